@@ -1,0 +1,3 @@
+"""Small decomposers on the device, large solvers elsewhere."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+from edgedc.cli import main
+
+main()

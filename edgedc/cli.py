@@ -1,0 +1,90 @@
+"""The verbs. Each lives in a file of edgedc/commands and is imported only when it is called."""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import click
+
+from edgedc import __version__
+from edgedc.errors import EdgedcError, MissingExtra
+
+# verb -> what the list of verbs says of it; edgedc/commands/<verb>.py holds `command`
+VERBS = {
+    "decompose": "Break questions into subquestions, offline.",
+    "ask": "Decompose here, solve there: the whole pairing.",
+    "teach": "Write demonstrations from a teacher's decompositions.",
+    "train": "Fit a LoRA adapter, or a tiny model from scratch.",
+    "merge": "Merge an adapter into its base: a model folder.",
+    "export": "Convert a model to GGUF or ONNX, through the gate.",
+    "bench": "Compare local with remote decomposition.",
+    "evaluate": "Score a decomposer against known decompositions.",
+    "simulate": "Run the simulated solver on this machine.",
+    "demo": "The whole chain on this machine, offline.",
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"edgedc.commands.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgedc")
+def cli() -> None:
+    """Small decomposers on the device, large solvers elsewhere.
+
+    Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 gate failed, 4 budget reached,
+    130 interrupted.
+    """
+
+
+def workshop(name: str) -> ModuleType:
+    """The module `train.x` or `export.x`: inside edgedc where it is installed, at the top in a checkout.
+
+    Raises MissingExtra when a package that the module needs is not there.
+    """
+    inside, module = f"edgedc.{name}", name
+    package = inside.rpartition(".")[0]
+    try:
+        importlib.import_module(package)
+        module = inside
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] not in ("edgedc", "train", "export"):
+            raise MissingExtra(error.name, name.split(".")[0]) from error
+        raise
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run a verb; a known failure becomes one line on stderr and its exit code."""
+    try:
+        code = cli.main(args, prog_name="edgedc", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except EdgedcError as error:
+        click.echo(f"edgedc: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("edgedc: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

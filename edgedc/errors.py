@@ -1,0 +1,57 @@
+"""Everything that edgedc raises on purpose, and the exit code each becomes.
+
+EdgedcError                 1   something failed
+├── InputError              2   the user's input, flag or file is wrong
+│   ├── ContextError            a prompt does not fit the model's context
+│   └── MissingExtra            an optional package is not installed
+├── GateError               3   an exported artifact is not equal to the model it was made from
+├── BudgetError             4   the next call could cost more than --max-cost leaves
+└── SolverError             1   the remote model could not be used
+    ├── SolverUnreachable       no connection, or it broke
+    ├── SolverTimeout           no answer in time
+    └── SolverReply             an answer that is an error or not the protocol
+
+The message is one line: it names the input, what is wrong, and what to do about it. Anything else that is raised is a
+bug and keeps its traceback.
+"""
+
+
+class EdgedcError(Exception):
+    exit_code = 1
+
+
+class InputError(EdgedcError):
+    exit_code = 2
+
+
+class ContextError(InputError):
+    pass
+
+
+class MissingExtra(InputError):
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: run  pip install 'edgedc[{extra}]'")
+
+
+class GateError(EdgedcError):
+    exit_code = 3
+
+
+class BudgetError(EdgedcError):
+    exit_code = 4
+
+
+class SolverError(EdgedcError):
+    pass
+
+
+class SolverUnreachable(SolverError):
+    pass
+
+
+class SolverTimeout(SolverError):
+    pass
+
+
+class SolverReply(SolverError):
+    pass

@@ -1,0 +1,54 @@
+"""What a model is asked and what it gives back, for local backends and remote solvers alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
+
+from edgedc.ledger import Usage
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One reply, with its measurements.
+
+    Seconds are counted from the start of the request: to the first token of any kind (None when there was none), and
+    to the last. `bytes_sent` is what left this device to get the reply; 0 for a local model. `finish_reason` is
+    `stop`, `length` or what the server said.
+    """
+
+    text: str
+    usage: Usage
+    first_token_s: float | None
+    total_s: float
+    finish_reason: str
+    bytes_sent: int = 0
+
+
+class Backend(Protocol):
+    """A decomposer that runs on this device."""
+
+    name: str
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of the rendered prompt, ending where the model is to go on."""
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        """Decode greedily. Raises ContextError when prompt + max_tokens exceed the context."""
+
+    def close(self) -> None: ...
+
+
+class Solver(Protocol):
+    """A large model that is reached over a network, or stands in for one that is."""
+
+    model: str
+
+    def solve(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        """Raises SolverError, and BudgetError before a call that might go over the ceiling."""
+
+    def close(self) -> None: ...

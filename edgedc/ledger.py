@@ -1,0 +1,131 @@
+"""Tokens, prices and the ceiling on spending."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from edgedc.errors import BudgetError, InputError
+
+Source = Literal["server", "tokenizer", "estimate"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one or more calls. `cached_tokens` are part of `input_tokens`.
+
+    `source` says who counted: the server's `usage`, this machine's tokenizer, or an estimate from the text's length.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    source: Source = "tokenizer"
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+def total_usage(parts: Iterable[Usage]) -> Usage:
+    """The sum, with the weakest source among the parts."""
+    rank: tuple[Source, ...] = ("server", "tokenizer", "estimate")
+    parts = list(parts)
+    return Usage(
+        input_tokens=sum(u.input_tokens for u in parts),
+        output_tokens=sum(u.output_tokens for u in parts),
+        cached_tokens=sum(u.cached_tokens for u in parts),
+        source=max((u.source for u in parts), key=rank.index, default="server"),
+    )
+
+
+def estimate_tokens(text: str) -> int:
+    """About four characters of English are a token; used only where nobody counted, and marked as an estimate."""
+    return math.ceil(len(text) / 4)
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per token of one model, with the day and the origin of the figure."""
+
+    model: str
+    input: float
+    output: float
+    cached: float
+    date: str
+    source: str
+
+    def cost(self, usage: Usage) -> float:
+        """US dollars: fresh input, cached input and output, each at its own price."""
+        fresh = usage.input_tokens - usage.cached_tokens
+        return fresh * self.input + usage.cached_tokens * self.cached + usage.output_tokens * self.output
+
+
+def load_prices(path: Path | None = None) -> dict[str, Price]:
+    """Read a price table: the one that ships with edgedc, or a file in litellm's format.
+
+    litellm's `model_prices_and_context_window.json` maps a model to `input_cost_per_token`, `output_cost_per_token`
+    and, where the provider has it, `cache_read_input_token_cost`. Models without a price per token are left out.
+    """
+    if path is None:
+        text, name = resources.files("edgedc").joinpath("prices.json").read_text("utf-8"), "edgedc/prices.json"
+    else:
+        try:
+            text, name = path.read_text("utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot read the price table: {error}") from error
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{name}: not JSON ({error}); a price table is a JSON object in litellm's format") from error
+    if not isinstance(table, dict):
+        raise InputError(f"{name}: a price table is a JSON object in litellm's format, not a {type(table).__name__}")
+    about = table.get("_about", {})
+    date = about.get("date", "the file's own")
+    source = about.get("source", name)
+    prices = {}
+    for model, row in table.items():
+        match row:
+            case {"input_cost_per_token": int() | float() as fresh, "output_cost_per_token": int() | float() as output}:
+                cached = row.get("cache_read_input_token_cost")
+                prices[model] = Price(model, fresh, output, fresh if cached is None else cached, date, source)
+    return prices
+
+
+def find_price(model: str, path: Path | None = None) -> Price:
+    """Raises InputError for a model without a price: a missing price is never taken for 0."""
+    prices = load_prices(path)
+    if model not in prices:
+        raise InputError(
+            f"no price is known for {model!r}: name a model of the table with --price-as, or give --prices FILE"
+        )
+    return prices[model]
+
+
+class Budget:
+    """A ceiling in US dollars. Every call reserves its worst case first, then settles what it really cost."""
+
+    def __init__(self, ceiling: float, price: Price) -> None:
+        self.ceiling = ceiling
+        self.price = price
+        self.spent = 0.0
+        self.reserved = 0.0
+
+    def reserve(self, input_tokens: int, max_tokens: int) -> float:
+        """Set the worst case of a call aside. Raises BudgetError when the ceiling does not allow it."""
+        worst = self.price.cost(Usage(input_tokens, max_tokens))
+        if self.spent + self.reserved + worst > self.ceiling:
+            raise BudgetError(
+                f"the next call could cost ${worst:.6f}, and ${self.spent:.6f} of --max-cost ${self.ceiling:.6f} is "
+                "spent: raise --max-cost or lower --max-tokens"
+            )
+        self.reserved += worst
+        return worst
+
+    def settle(self, worst: float, cost: float) -> None:
+        """Give a reservation back and book what the call cost."""
+        self.reserved -= worst
+        self.spent += cost

@@ -1,0 +1,69 @@
+"""Questions to decompose, from a dataset or made from a seed. One file per task: load() beside score()."""
+
+import importlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgedc.decomposition import Decomposition
+from edgedc.errors import InputError
+from edgedc.flags import flag
+
+# module of each task; each has  load(selection) -> Iterator[Example]  and  score(text, example) -> bool
+TASKS = {
+    "microworld": "edgedc.tasks.microworld",
+    "gsm8k": "edgedc.tasks.gsm8k",
+    "strategyqa": "edgedc.tasks.strategyqa",
+    "jsonl": "edgedc.tasks.jsonl",
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, what it is asked about, and what is known of its answer."""
+
+    id: str
+    question: str
+    premise: str = ""
+    answer: str = ""
+    decomposition: Decomposition | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which questions of which task."""
+
+    task: str = flag("microworld", "Task: microworld, gsm8k, strategyqa or jsonl.")
+    data: str = flag("", "The task's file, or its id on the hub. microworld needs none.")
+    split: str = flag("train", "Split: train or test; microworld has heldout too (domains never trained on).")
+    limit: int | None = flag(None, "Take at most this many questions.")
+    seed: int = flag(0, "Seed of generated questions.")
+    question_column: str = flag("question", "jsonl: the column with the question.")
+    premise_column: str = flag("premise", "jsonl: the column with the context, where there is one.")
+    answer_column: str = flag("answer", "jsonl: the column with the answer, where there is one.")
+    decomposition_column: str = flag("decomposition", "jsonl: the column with the subquestions, where there is one.")
+
+
+@dataclass(frozen=True)
+class Task:
+    """`load` yields the examples of a selection; `score` says whether a solver's text gives the example's answer."""
+
+    name: str
+    load: Callable[[Selection], Iterator[Example]]
+    score: Callable[[str, Example], bool]
+
+
+def find_task(name: str) -> Task:
+    if name not in TASKS:
+        raise InputError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+    module: Any = importlib.import_module(TASKS[name])
+    return Task(name, module.load, module.score)
+
+
+def load_examples(selection: Selection) -> list[Example]:
+    """The selected examples. Raises InputError when there are none, or when one has no question."""
+    examples = list(itertools.islice(find_task(selection.task).load(selection), selection.limit))
+    if not examples:
+        raise InputError(f"{selection.data or selection.task}: no questions in split {selection.split!r}")
+    return examples
