@@ -60,7 +60,7 @@ class Price:
 
     def cost(self, usage: Usage) -> float:
         """US dollars: fresh input, cached input and output, each at its own price."""
-        fresh = usage.input_tokens - usage.cached_tokens
+        fresh = max(usage.input_tokens - usage.cached_tokens, 0)
         return fresh * self.input + usage.cached_tokens * self.cached + usage.output_tokens * self.output
 
 
@@ -79,19 +79,25 @@ def load_prices(path: Path | None = None) -> dict[str, Price]:
             raise InputError(f"{path}: cannot read the price table: {error}") from error
     try:
         table = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: not JSON ({error}); a price table is a JSON object in litellm's format") from error
     if not isinstance(table, dict):
         raise InputError(f"{name}: a price table is a JSON object in litellm's format, not a {type(table).__name__}")
-    about = table.get("_about", {})
-    date = about.get("date", "the file's own")
-    source = about.get("source", name)
+    match table.get("_about"):
+        case {"date": str() as date, "source": str() as source}:
+            pass
+        case _:
+            date, source = "the file's own", name
     prices = {}
     for model, row in table.items():
         match row:
             case {"input_cost_per_token": int() | float() as fresh, "output_cost_per_token": int() | float() as output}:
                 cached = row.get("cache_read_input_token_cost")
-                prices[model] = Price(model, fresh, output, fresh if cached is None else cached, date, source)
+                price = Price(model, fresh, output, fresh if cached is None else cached, date, source)
+                for dollars in (price.input, price.output, price.cached):
+                    if not isinstance(dollars, int | float) or not 0 <= dollars < math.inf:  # false for NaN too
+                        raise InputError(f"{name}: {model}: {dollars!r} is not a price per token in US dollars")
+                prices[model] = price
     return prices
 
 
@@ -105,14 +111,40 @@ def find_price(model: str, path: Path | None = None) -> Price:
     return prices[model]
 
 
+@dataclass
+class _Account:
+    """US dollars; shared by the budgets that have one ceiling."""
+
+    spent: float = 0.0
+    reserved: float = 0.0
+
+
 class Budget:
-    """A ceiling in US dollars. Every call reserves its worst case first, then settles what it really cost."""
+    """A ceiling in US dollars. Every call reserves its worst case first, then settles what it really cost.
+
+    Raises InputError for a ceiling that is not a number above 0.
+    """
 
     def __init__(self, ceiling: float, price: Price) -> None:
+        if not ceiling > 0:  # false for NaN too
+            raise InputError(f"--max-cost {ceiling}: give US dollars, more than 0")
         self.ceiling = ceiling
         self.price = price
-        self.spent = 0.0
-        self.reserved = 0.0
+        self._account = _Account()
+
+    @property
+    def spent(self) -> float:
+        return self._account.spent
+
+    @property
+    def reserved(self) -> float:
+        return self._account.reserved
+
+    def at(self, price: Price) -> "Budget":
+        """The same ceiling and the same spending, for calls of a model with another price."""
+        other = Budget(self.ceiling, price)
+        other._account = self._account
+        return other
 
     def reserve(self, input_tokens: int, max_tokens: int) -> float:
         """Set the worst case of a call aside. Raises BudgetError when the ceiling does not allow it."""
@@ -122,10 +154,10 @@ class Budget:
                 f"the next call could cost ${worst:.6f}, and ${self.spent:.6f} of --max-cost ${self.ceiling:.6f} is "
                 "spent: raise --max-cost or lower --max-tokens"
             )
-        self.reserved += worst
+        self._account.reserved += worst
         return worst
 
     def settle(self, worst: float, cost: float) -> None:
         """Give a reservation back and book what the call cost."""
-        self.reserved -= worst
-        self.spent += cost
+        self._account.reserved -= worst
+        self._account.spent += cost

@@ -1,0 +1,40 @@
+"""A solver that says what it was told to, for tests and for trying the pipeline without a network."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from edgedc.errors import SolverReply
+from edgedc.generation import Generation, Message
+from edgedc.ledger import Usage, estimate_tokens
+
+
+class ScriptedSolver:
+    """Gives the replies in order, as text or as whole generations, and keeps what it was asked in `asked`."""
+
+    model = "scripted"
+
+    def __init__(self, replies: Iterable[str | Generation]) -> None:
+        self._replies = iter(replies)
+        self.asked: list[Sequence[Message]] = []
+
+    def solve(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        """Cuts a text at `max_tokens`, about four characters each. Raises SolverReply when the script is over."""
+        started = time.monotonic()
+        self.asked.append(messages)
+        reply = next(self._replies, None)
+        if reply is None:
+            raise SolverReply(f"the script has no reply to call {len(self.asked)}")
+        if isinstance(reply, Generation):
+            return reply
+        text = reply[: 4 * max_tokens]
+        prompt = "".join(message["content"] for message in messages)
+        return Generation(
+            text,
+            Usage(estimate_tokens(prompt), estimate_tokens(text), source="estimate"),
+            first_token_s=time.monotonic() - started,
+            total_s=time.monotonic() - started,
+            finish_reason="stop" if text == reply else "length",
+            bytes_sent=len(prompt.encode()),
+        )
+
+    def close(self) -> None: ...

@@ -1,0 +1,167 @@
+"""A simulated solver for problems whose steps are known, so that the pairing can be tried, tested and shown offline.
+
+It goes wrong at a stated rate per step: seldom on a step that a subquestion asks for, more often on one it has to find
+by itself, most often when it may not reason. That decomposition pays here is an assumption, not a finding.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from edgedc.decomposition import Decomposition, decomposition_of, parse, render
+from edgedc.flags import flag
+from edgedc.generation import Message
+from edgedc.prompts import ANSWER_MARK, STYLES, decompose_messages, solve_messages, step_messages
+from edgedc.solvers.loopback import Timing, serve
+
+MODEL = "simulated-solver"
+
+Kind = Literal["asked", "reasoned", "in_head"]
+Task = Literal["decompose", "single-stage", "cot", "static", "step", "last"]
+
+
+class KnownStep(Protocol):
+    """As in tasks/microworld: `needs` are 1-based numbers of earlier steps."""
+
+    @property
+    def ask(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def needs(self) -> tuple[int, ...]: ...
+
+
+class KnownProblem(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def steps(self) -> Sequence[KnownStep]: ...
+    @property
+    def decomposition(self) -> Decomposition: ...
+
+
+@dataclass(frozen=True)
+class Skill:
+    """The chance that a step goes wrong, by how the solver comes to it."""
+
+    asked: float = flag(0.02, "Chance that a step goes wrong when a subquestion asks for it.")
+    reasoned: float = flag(0.10, "Chance that a step goes wrong when the solver finds it by itself.")
+    in_head: float = flag(0.25, "Chance that a step goes wrong when the solver may not reason.")
+
+
+@contextmanager
+def simulated_server(
+    problems: Iterable[KnownProblem],
+    skill: Skill = Skill(),
+    port: int = 0,
+    *,
+    timing: Timing = Timing(),  # noqa: B008 (frozen)
+    seed: int = 0,
+) -> Iterator[str]:
+    """Serve the simulated solver on this machine while the block runs; yields the base URL, which ends in /v1.
+
+    Port 0 takes a free one. Raises InputError when the port is taken.
+    """
+    mind = SimulatedSolver(problems, skill, seed)
+    with serve(mind.reply, MODEL, port=port, timing=timing, simulated=True) as url:
+        yield url
+
+
+class SimulatedSolver:
+    """Replies to the prompts of edgedc/prompts.py about the problems it was given.
+
+    Asked to decompose, it gives the problem's known decomposition. Asked to solve, it is right if and only if no step
+    goes wrong. What goes wrong is fixed by (seed, problem, step, kind), so two runs agree.
+    """
+
+    def __init__(self, problems: Iterable[KnownProblem], skill: Skill, seed: int) -> None:
+        self._known = {_words(problem.question): problem for problem in problems}
+        self._skill = skill
+        self._seed = seed
+
+    def reply(self, messages: Sequence[Message]) -> str:
+        prompt = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+        head, _, asked = prompt.partition("Question: ")
+        # What stands before the question (and its context) says what is to be done.
+        task = next((task for start, task in _TASKS.items() if head.startswith(start)), None)
+        question, given = _read(asked)
+        problem = self._known.get(_words(question))
+        if problem is None or task is None:
+            return _UNKNOWN
+        if task == "decompose":
+            return render(problem.decomposition)
+        if task in ("single-stage", "cot"):
+            values = self._values(problem, set(), "in_head" if task == "single-stage" else "reasoned")
+        else:
+            values = self._values(problem, {_words(text) for text in given}, "reasoned")
+        if task == "step":
+            return _line(problem, values, given[-1]) if given else _UNKNOWN
+        lines = []
+        if task == "cot":
+            lines = [f"{step.ask} {value}" for step, value in zip(problem.steps, values, strict=True)]
+        elif task == "static":
+            lines = [f"{k}. {text} {_value(problem, values, text)}" for k, text in enumerate(given, start=1)]
+        return "\n".join([*lines, f"{ANSWER_MARK}{values[-1]}"])
+
+    def _values(self, problem: KnownProblem, asked: set[str], otherwise: Kind) -> list[int]:
+        """What the solver takes each step's value for. An error carries over to the steps that build on it."""
+        off: list[int] = []
+        for number, step in enumerate(problem.steps, start=1):
+            error = self._error(problem.id, number, "asked" if _words(step.ask) in asked else otherwise)
+            off.append(error + sum(off[need - 1] for need in step.needs))
+        off[-1] = off[-1] or sum(off)  # any wrong step makes the answer wrong
+        return [step.value + error for step, error in zip(problem.steps, off, strict=True)]
+
+    def _error(self, problem: str, step: int, kind: Kind) -> int:
+        """How far off a step comes out by its own fault: 0, or 1 to 9 too much (so that errors never cancel out)."""
+        digest = hashlib.sha256(f"{self._seed}|{problem}|{step}|{kind}".encode()).digest()
+        chance = int.from_bytes(digest[:8], "big") / 2**64
+        rate: float = getattr(self._skill, kind)
+        return 1 + digest[8] % 9 if chance < rate else 0
+
+
+def _line(problem: KnownProblem, values: Sequence[int], text: str) -> str:
+    value = _value(problem, values, text)
+    return value if value == _UNKNOWN else f"{ANSWER_MARK}{value}"
+
+
+def _value(problem: KnownProblem, values: Sequence[int], text: str) -> str:
+    """The value of the step that a subquestion asks for, or that the solver does not know it."""
+    found = [value for step, value in zip(problem.steps, values, strict=True) if _words(step.ask) == _words(text)]
+    return str(found[0]) if found else _UNKNOWN
+
+
+def _read(asked: str) -> tuple[str, list[str]]:
+    """The question, and the subquestions that a solving prompt gives with it, in order."""
+    question, mark, listed = asked.partition("\nSubquestions:\n")
+    if mark:
+        return question, parse(listed).texts
+    question = re.split(r"\n(?:Subquestion|Next subquestion): ", asked)[0]
+    return question, re.findall(r"\n(?:Subquestion|Next subquestion): (.*)", asked)
+
+
+def _words(text: str) -> str:
+    """Two texts with the same words in the same order count as the same."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _head(messages: Sequence[Message]) -> str:
+    return messages[0]["content"].partition("Question: ")[0].rstrip()
+
+
+_UNKNOWN = "I do not know."
+_ANY = decomposition_of(["?"])
+# How each task's prompt starts. The instructions to decompose go on with the cap.
+_TASKS: dict[str, Task] = {
+    **{_head(decompose_messages("", style=style, cap=None))[:90]: "decompose" for style in STYLES},
+    _head(solve_messages("", mode="single-stage")): "single-stage",
+    _head(solve_messages("", mode="cot")): "cot",
+    _head(solve_messages("", mode="static", decomposition=_ANY)): "static",
+    _head(step_messages("", solved=(), subquestion="?")): "step",
+    _head(step_messages("", solved=(), subquestion=None)): "last",
+}

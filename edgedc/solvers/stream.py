@@ -1,0 +1,144 @@
+"""Read what a chat completion endpoint sends back: a stream of server-sent events, or one JSON object."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgedc.ledger import Usage
+
+MAX_BYTES = 8 * 2**20
+
+
+@dataclass
+class Reply:
+    """A reply as far as it has been read. Times are of `time.monotonic`; None until there is a token."""
+
+    text: str = ""
+    thought: int = 0  # characters of reasoning, which is paid for and not part of the text
+    finish_reason: str = ""
+    usage: Usage | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+
+
+def read_stream(chunks: Iterable[bytes]) -> Reply:
+    """Read a streamed reply to its end. Raises ValueError when it is not the protocol, or ends before the reply does.
+
+    A chunk may hold any number of tokens, of text or of reasoning; the usage comes in a chunk without choices.
+    """
+    reply = Reply()
+    for data in _events(chunks):
+        if data == "[DONE]":
+            break
+        event = _object(data)
+        reply.usage = read_usage(event) or reply.usage
+        choice = _first_choice(event)
+        if choice:
+            _add(reply, choice, choice.get("delta") or {}, time.monotonic())
+    if not reply.finish_reason:
+        raise ValueError("the stream ended before the reply did")
+    return reply
+
+
+def read_whole(chunks: Iterable[bytes]) -> Reply:
+    """Read a reply from a server that does not stream. Raises ValueError when it is not the protocol."""
+    event = _object(b"".join(_limited(chunks)).decode("utf-8", "replace"))
+    choice = _first_choice(event)
+    if choice is None:
+        raise ValueError("the reply has no choices")
+    reply = Reply(usage=read_usage(event))
+    _add(reply, choice, choice.get("message") or {}, None)
+    if not reply.finish_reason:
+        raise ValueError("the reply has no finish_reason")
+    return reply
+
+
+def read_error(chunks: Iterable[bytes]) -> str:
+    """The message of an error reply as one line of at most 200 characters; "" when there is none."""
+    try:
+        text = b"".join(_limited(chunks, 2**16)).decode("utf-8", "replace")
+    except ValueError:
+        return ""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "" if text.lstrip().startswith("<") else _line(text)
+    while isinstance(value, dict):
+        value = next((value[k] for k in ("error", "message", "detail") if value.get(k)), "")
+    return _line(value if isinstance(value, str) else json.dumps(value))
+
+
+def read_usage(event: dict[str, Any]) -> Usage | None:
+    """The server's own count, or None where it gives none, or none that makes sense."""
+    match event.get("usage"):
+        case {"prompt_tokens": int(read), "completion_tokens": int(written), **rest} if read >= 0 and written >= 0:
+            details = rest.get("prompt_tokens_details")
+            cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+            cached = min(max(cached, 0), read) if isinstance(cached, int) else 0
+            return Usage(read, written, cached, "server")
+    return None
+
+
+def _events(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The data of each event. Each `data:` line is one: JSON has no bare line breaks, and some servers send no blank
+    line between events."""
+    rest = b""
+    for chunk in _limited(chunks):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].decode("utf-8", "replace").strip()
+    if rest.startswith(b"data:"):
+        yield rest[5:].decode("utf-8", "replace").strip()
+
+
+def _limited(chunks: Iterable[bytes], limit: int = MAX_BYTES) -> Iterator[bytes]:
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        if total > limit:
+            raise ValueError(f"the reply is longer than {limit} bytes")
+        yield chunk
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {_line(text, 60)!r}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object: {_line(text, 60)!r}")
+    if value.get("error"):
+        raise ValueError(f"the server reports an error: {read_error([text.encode()])}")
+    return value
+
+
+def _first_choice(event: dict[str, Any]) -> dict[str, Any] | None:
+    match event.get("choices"):
+        case [dict(choice), *_]:
+            return choice
+        case None | []:
+            return None
+    raise ValueError("choices is not a list of objects")
+
+
+def _add(reply: Reply, choice: dict[str, Any], part: Any, now: float | None) -> None:
+    if not isinstance(part, dict):
+        raise ValueError("a choice holds no message")
+    text = part.get("content") or ""
+    thought = part.get("reasoning_content") or part.get("reasoning") or ""
+    if not isinstance(text, str) or not isinstance(thought, str):
+        raise ValueError("a message's content is not text")
+    if text or thought:
+        reply.first_token = reply.first_token or now
+        reply.last_token = now
+    reply.text += text
+    reply.thought += len(thought)
+    reason = choice.get("finish_reason")
+    reply.finish_reason = reason if isinstance(reason, str) else reply.finish_reason
+
+
+def _line(text: str, limit: int = 200) -> str:
+    return " ".join(text.split())[:limit]

@@ -1,0 +1,400 @@
+"""The OpenAI client against servers that are wrong, over a real socket."""
+
+import json
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from edgedc.errors import BudgetError, InputError, SolverError, SolverReply, SolverTimeout, SolverUnreachable
+from edgedc.ledger import Budget, Price, Usage
+from edgedc.solvers.openai import OpenAISolver, open_solver
+from edgedc.solvers.scripted import ScriptedSolver
+
+KEY = "sk-very-secret-0123456789"
+ASKED = [{"role": "user", "content": "How many?"}]
+PRICE = Price("m", input=1e-6, output=1e-5, cached=1e-7, date="2026-08", source="test")
+
+Act = bytes | Callable[[socket.socket], None]
+
+
+def http(status: str, kind: str, body: bytes, *headers: str) -> bytes:
+    head = [
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+    ]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def error(status: str, message: str, *headers: str) -> bytes:
+    return http(status, "application/json", json.dumps({"error": {"message": message}}).encode(), *headers)
+
+
+def sse(*events: dict | str) -> bytes:
+    lines = [f"data: {event if isinstance(event, str) else json.dumps(event)}\n\n" for event in events]
+    return http("200 OK", "text/event-stream; charset=utf-8", "".join(lines).encode())
+
+
+def delta(finish: str | None = None, **parts: object) -> dict:
+    return {"choices": [{"index": 0, "delta": parts, "finish_reason": finish}]}
+
+
+USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 8}}
+GOOD = sse(
+    delta(content="The answer"), delta(content=" is: 7"), delta("stop"), {"choices": [], "usage": USAGE}, "[DONE]"
+)
+
+
+class Server:
+    """Plays its acts in order, one per connection, and keeps the requests."""
+
+    def __init__(self, acts: tuple[Act, ...]) -> None:
+        self.acts = acts
+        self.requests: list[tuple[str, dict]] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
+        self.over = threading.Event()
+
+    def play(self) -> None:
+        for act in self.acts:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    self._serve(connection, act)
+                except ConnectionError:
+                    continue  # the client hung up, as it should
+
+    def _serve(self, connection: socket.socket, act: Act) -> None:
+        with connection.makefile("rb") as file:
+            head = b"".join(iter(file.readline, b"\r\n")).decode()
+            length = next(
+                int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-le")
+            )
+            self.requests.append((head, json.loads(file.read(length))))
+        if isinstance(act, bytes):
+            connection.sendall(act)
+        else:
+            act(connection)
+
+
+@contextmanager
+def server(*acts: Act) -> Iterator[Server]:
+    made = Server(acts)
+    thread = threading.Thread(target=made.play, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.over.set()
+        made.listener.shutdown(socket.SHUT_RDWR)
+        made.listener.close()
+        thread.join(5)
+
+
+@contextmanager
+def solver_at(url: str, **settings: object) -> Iterator[OpenAISolver]:
+    solver = OpenAISolver("m", url, KEY, **{"timeout_s": 5.0, "retries": 0, **settings})
+    try:
+        yield solver
+    finally:
+        solver.close()
+
+
+def failure(*acts: Act, kind: type[SolverError], **settings: object) -> str:
+    """The one line of the error that the acts lead to; it must never hold the key."""
+    with server(*acts) as made, solver_at(made.url, **settings) as solver:
+        with pytest.raises(kind) as caught:
+            solver.solve(ASKED, max_tokens=10)
+        assert KEY not in "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(solver)
+        assert len(made.requests) == len(acts)
+    message = str(caught.value)
+    assert message.startswith("127.0.0.1:")
+    assert "\n" not in message
+    assert message.isprintable()
+    return message
+
+
+def test_a_reply_has_text_and_measurements() -> None:
+    with server(GOOD) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+        head, body = made.requests[0]
+    assert reply.text == "The answer is: 7"
+    assert reply.finish_reason == "stop"
+    assert reply.usage == Usage(20, 5, 8, "server")
+    assert reply.first_token_s is not None
+    assert 0 < reply.first_token_s <= reply.total_s
+    assert reply.bytes_sent == len(json.dumps(body).encode())
+    assert f"Authorization: Bearer {KEY}" in head
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("m", 10, 0.0)
+    assert not solver.simulated
+
+
+def test_chunks_that_split_a_character_and_hold_many_tokens_are_read() -> None:
+    def slowly(connection: socket.socket) -> None:
+        event = 'data: {"choices": [{"delta": {"content": "Zürich is it"}, "finish_reason": "stop"}]}\r\n'.encode()
+        middle = event.index("ü".encode()) + 1
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\r\n" + event[:middle])
+        time.sleep(0.05)
+        connection.sendall(event[middle:] + b"data: [DONE]")
+
+    with server(slowly) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "Zürich is it"
+
+
+def test_reasoning_counts_as_the_first_token_and_not_as_text() -> None:
+    def act(connection: socket.socket) -> None:
+        whole = sse(delta(reasoning_content="Hmm, so"), delta(content="7"), delta("stop"), "[DONE]")
+        middle = whole.index(b"data:", whole.index(b"data:") + 1)
+        connection.sendall(whole[:middle])
+        time.sleep(0.3)
+        connection.sendall(whole[middle:])
+
+    with server(act) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert reply.text == "7"
+    assert reply.first_token_s is not None
+    assert reply.total_s - reply.first_token_s > 0.2
+
+
+def test_a_server_that_does_not_stream_is_understood() -> None:
+    choice = {"message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice], "usage": USAGE}).encode()
+    with server(http("200 OK", "application/json", body)) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert (reply.text, reply.usage.source, reply.first_token_s) == ("7", "server", None)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "many", "completion_tokens": 5}, {"prompt_tokens": -1}])
+def test_usage_that_is_absent_or_nonsense_is_estimated_and_marked(usage: object) -> None:
+    act = sse(delta(content="12345678"), delta("stop"), {"choices": [], "usage": usage}, "[DONE]")
+    with server(act) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).usage == Usage(3, 2, source="estimate")
+
+
+def test_a_reply_that_hit_the_limit_says_so() -> None:
+    with server(sse(delta(content="The"), delta("length"), "[DONE]")) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=1).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        error("429 Too Many Requests", "slow down", "Retry-After: 0"),
+        error("500 Internal Server Error", "oops", "Retry-After: 0"),
+        error("503 Service Unavailable", "busy", "Retry-After: Thu, 01 Jan 1970 00:00:00 GMT"),
+        b"",
+    ],
+)
+def test_a_passing_fault_is_retried(first: bytes) -> None:
+    with server(first, GOOD) as made, solver_at(made.url, retries=1) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+        size = len(json.dumps(made.requests[0][1]).encode())
+    assert reply.text == "The answer is: 7"
+    assert solver.retried == 1
+    assert reply.bytes_sent == 2 * size
+
+
+def test_retries_are_bounded() -> None:
+    again = error("429 Too Many Requests", "slow down", "Retry-After: 0")
+    assert "after 3 attempts" in failure(again, again, again, kind=SolverReply, retries=2)
+
+
+def test_a_wait_that_would_not_end_in_time_is_not_begun() -> None:
+    started = time.monotonic()
+    failure(error("429 Too Many", "later", "Retry-After: 3600"), kind=SolverReply, retries=5, timeout_s=2.0)
+    assert time.monotonic() - started < 2
+
+
+def test_what_a_client_did_wrong_is_not_retried_and_has_a_mend() -> None:
+    line = failure(error("401 Unauthorized", f"bad key {KEY}"), kind=SolverReply, retries=2)
+    assert "EDGEDC_API_KEY" in line
+    assert "bad key ***" in line
+    assert "--solver-model" in failure(error("404 Not Found", "no such model"), kind=SolverReply, retries=2)
+    assert "new address" in failure(http("307 Moved", "text/html", b"", "Location: /x"), kind=SolverReply)
+
+
+def test_the_servers_message_is_cut_and_made_printable() -> None:
+    line = failure(error("400 Bad Request", "\x1b[2J" + "very long " * 100), kind=SolverReply)
+    assert len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "said"),
+    [
+        (http("200 OK", "text/html", b"<html>Log in</html>"), SolverReply, "text/html"),
+        (http("200 OK", "application/octet-stream", b"\0\1"), SolverReply, "application/octet-stream"),
+        (http("200 OK", "application/json", b'{"choices": [{"mess'), SolverReply, "not JSON"),
+        (http("200 OK", "application/json", b"[" * 100_000), SolverReply, "not JSON"),
+        (http("200 OK", "application/json", b'{"choices": []}'), SolverReply, "no choices"),
+        (sse('{"choices": [{"de'), SolverReply, "not JSON"),
+        (sse("[1, 2]"), SolverReply, "not a JSON object"),
+        (sse({"choices": {"a": 1}}), SolverReply, "choices"),
+        (sse(delta(content=["7"])), SolverReply, "not text"),
+        (sse({"error": {"message": "overloaded"}}), SolverReply, "overloaded"),
+        (sse(delta(content="The ans")), SolverReply, "ended before"),
+        (sse(delta(content="The ans"), "[DONE]"), SolverReply, "ended before"),
+        (sse(delta(content="The answer is: 7"))[:-20], SolverUnreachable, "in the middle"),
+        (GOOD[:20], SolverUnreachable, "before the reply"),
+    ],
+)
+def test_what_is_not_a_whole_reply_is_an_error_and_not_an_answer(
+    act: bytes, kind: type[SolverError], said: str
+) -> None:
+    assert said in failure(act, kind=kind)
+
+
+def test_a_stall_ends() -> None:
+    def stall(connection: socket.socket) -> None:
+        connection.sendall(GOOD[:150])
+        connection.recv(1)  # returns when the client hangs up
+
+    started = time.monotonic()
+    assert "--timeout" in failure(stall, kind=SolverTimeout, timeout_s=0.8, retries=3)
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_an_endless_reply_ends(pause: float) -> None:
+    """Too much of it, or too slow a drip: each has its bound."""
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        event = b"data: " + json.dumps(delta(content="and " * (1 if pause else 10_000))).encode() + b"\n\n"
+        while True:
+            connection.sendall(event)
+            time.sleep(pause)
+
+    kind, timeout_s = (SolverTimeout, 0.5) if pause else (SolverReply, 60.0)
+    failure(flood, kind=kind, timeout_s=timeout_s)
+
+
+def test_a_refused_port_and_an_unknown_host_are_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    for address in (url, "http://no-such-host.invalid/v1"):
+        with solver_at(address) as solver, pytest.raises(SolverUnreachable, match="--solver-url"):
+            solver.solve(ASKED, max_tokens=10)
+
+
+def test_fields_that_a_server_does_not_take_are_left_out_and_that_is_said() -> None:
+    acts = (
+        error("400 Bad Request", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
+        error("400 Bad Request", "Unsupported value: 'temperature' does not support 0.0 with this model."),
+        error("422 Unprocessable", "stream_options: extra fields not permitted"),
+        GOOD,
+    )
+    with server(*acts) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
+        last = made.requests[-1][1]
+    assert last["max_completion_tokens"] == 10
+    assert not {"max_tokens", "temperature", "stream_options"} & set(last)
+    assert any("temperature" in remark for remark in solver.remarks)
+    assert solver.retried == 0
+
+
+WORST = PRICE.cost(Usage(256 + 16 + len("How many?"), 10))  # of one attempt of ASKED
+
+
+def test_a_call_that_could_go_over_budget_is_not_made() -> None:
+    budget = Budget(3 * WORST * 0.99, PRICE)
+    with server(GOOD) as made, solver_at(made.url, retries=2, budget=budget) as solver:
+        with pytest.raises(BudgetError):
+            solver.solve(ASKED, max_tokens=10)
+        assert made.requests == []
+    assert budget.spent == 0
+
+
+def test_a_budget_is_settled_at_what_the_server_counted() -> None:
+    budget = Budget(1.0, PRICE)
+    with server(GOOD) as made, solver_at(made.url, budget=budget) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert budget.spent == pytest.approx(PRICE.cost(reply.usage))
+    assert budget.reserved == pytest.approx(0)
+
+
+def test_calls_of_unknown_cost_are_booked_at_their_worst() -> None:
+    failing = error("500 Internal Server Error", "oops", "Retry-After: 0")
+    limited = error("429 Too Many Requests", "slow down", "Retry-After: 0")
+    uncounted = sse(delta(content="7"), delta("stop"), "[DONE]")
+    for acts, booked in (
+        ((failing, uncounted), 2 * WORST),
+        ((limited, uncounted), WORST),
+        ((failing, failing), 2 * WORST),
+        ((limited, limited), 0.0),
+    ):
+        budget = Budget(1.0, PRICE)
+        with server(*acts) as made, solver_at(made.url, retries=1, budget=budget) as solver:
+            try:
+                solver.solve(ASKED, max_tokens=10)
+            except SolverReply:
+                assert acts[1] in (failing, limited)
+        assert budget.spent == pytest.approx(booked)
+        assert budget.reserved == pytest.approx(0)
+
+
+def test_a_budget_holds_over_many_calls() -> None:
+    budget = Budget(4 * WORST, PRICE)
+    with server(*[GOOD] * 200) as made, solver_at(made.url, budget=budget) as solver:
+        with suppress(BudgetError):
+            for _ in range(200):
+                solver.solve(ASKED, max_tokens=10)
+        assert 4 < len(made.requests) < 200
+    assert budget.spent <= budget.ceiling
+
+
+@pytest.mark.parametrize("url", ["", "localhost:1/v1", "ftp://x/v1", "http://", "http://x:port/v1", "http://[::1/v1"])
+def test_a_bad_url_is_the_users_mistake(url: str) -> None:
+    with pytest.raises(InputError, match="--solver-url"):
+        OpenAISolver("m", url)
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "sk abc", "sk-\xe9"])
+def test_a_key_that_cannot_be_sent_is_not_repeated(key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        OpenAISolver("m", "http://127.0.0.1:1/v1", key)
+    assert "sk" not in str(caught.value)
+
+
+def test_a_password_in_the_url_is_never_shown() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with solver_at(f"http://user:{KEY}@127.0.0.1:{port}/v1") as solver:
+        with pytest.raises(SolverUnreachable) as caught:
+            solver.solve(ASKED, max_tokens=10)
+        assert KEY not in str(caught.value) + solver.url + solver.host
+
+
+def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDGEDC_API_KEY", "OPENAI_API_KEY", "EDGEDC_BASE_URL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="EDGEDC_API_KEY"):
+        open_solver("m")
+    monkeypatch.setenv("OPENAI_API_KEY", "other")
+    monkeypatch.setenv("EDGEDC_API_KEY", f"{KEY}\n")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/wrong")
+    with server(GOOD) as made:
+        monkeypatch.setenv("EDGEDC_BASE_URL", f"{made.url}/")
+        solver = open_solver("m")
+        solver.solve(ASKED, max_tokens=10)
+        solver.close()
+        assert made.requests[0][0].startswith("POST /v1/chat/completions ")
+        assert f"Bearer {KEY}\r\n" in made.requests[0][0]
+
+
+def test_a_script_is_followed_to_its_end() -> None:
+    solver = ScriptedSolver(["one", "two " * 10])
+    assert solver.solve(ASKED, max_tokens=5).text == "one"
+    assert solver.solve(ASKED, max_tokens=5).finish_reason == "length"
+    with pytest.raises(SolverReply):
+        solver.solve(ASKED, max_tokens=5)
+    assert len(solver.asked) == 3
