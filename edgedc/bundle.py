@@ -5,7 +5,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgedc import __version__
 from edgedc.errors import InputError
@@ -16,6 +16,11 @@ MANIFEST = "manifest.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 Kind = Literal["adapter", "model", "bundle"]
 Format = Literal["gguf", "onnx"]
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Artifact:
     """One exported file, relative to its bundle, and how it compared with the model it was made from.
 
     `gate` holds the figures of export/gate.py; `passed` is None where the gate was not run. `bytes` and `sha256`
-    count the graph file and its external data, in the order of `files`.
+    count the graph file and its external data, in the order of `files`. `details` is what the format has of its own:
+    the types that a GGUF's matrices really got and its bits per weight, or the opset of an ONNX graph.
     """
 
     files: tuple[str, ...]
@@ -42,6 +48,7 @@ class Artifact:
     sha256: tuple[str, ...]
     passed: bool | None = None
     gate: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -60,12 +67,13 @@ class Manifest:
     max_subquestions: int | None = MAX_SUBQUESTIONS
     context_length: int = 0
     chat_template_sha256: str = ""
+    weights_sha256: str = ""  # of the safetensors that a bundle was exported from; see export/ship.py
     base_revision: str = ""
     parameters: int = 0
     data: tuple[Data, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
-    created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    created: str = field(default_factory=now)
     edgedc: str = __version__
 
 
@@ -85,10 +93,19 @@ def read_manifest(folder: Path) -> Manifest:
             Artifact(**{**a, "files": tuple(a["files"]), "sha256": tuple(a["sha256"])}) for a in row["artifacts"]
         )
         manifest = Manifest(**row)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a manifest of this version of edgedc: {error}") from error
+    if manifest.kind not in get_args(Kind):
+        raise InputError(f"{path}: unknown kind {manifest.kind!r}; known: {', '.join(get_args(Kind))}")
     if manifest.prompt_style not in STYLES:
         raise InputError(f"{path}: unknown prompt style {manifest.prompt_style!r}; known: {', '.join(STYLES)}")
+    for artifact in manifest.artifacts:
+        if not artifact.files or len(artifact.files) != len(artifact.sha256):
+            raise InputError(f"{path}: an artifact needs at least one file, and one sha256 for each")
+        for name in artifact.files:
+            # A bundle may come from anywhere; what it loads must have come with it.
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise InputError(f"{path}: {name!r} is not a file inside the bundle")
     return manifest
 
 
@@ -114,11 +131,12 @@ def newest(kind: Kind, where: Path) -> Path:
 def find_artifact(
     folder: Path, format: Format | None = None, quantization: str | None = None
 ) -> tuple[Manifest, Artifact]:
-    """The artifact of a bundle to run: the smallest that passed its gate among those asked for.
+    """The artifact of a bundle to run: the smallest that did not fail its gate, among those asked for (in any case).
 
-    Raises InputError when there is none, or when its file is missing or not the one that was gated.
+    Raises InputError when there is none, or when a file of it is missing. `verify` compares the files' hashes.
     """
     manifest = read_manifest(folder)
+    quantization = quantization and quantization.lower()
     wanted = [a for a in manifest.artifacts if format in (None, a.format) and quantization in (None, a.quantization)]
     if not wanted:
         have = ", ".join(f"{a.format} {a.quantization}" for a in manifest.artifacts) or "nothing"
@@ -139,3 +157,49 @@ def verify(folder: Path, artifact: Artifact) -> None:
     for name, expected in zip(artifact.files, artifact.sha256, strict=True):
         if sha256_of(folder / name) != expected:
             raise InputError(f"{folder / name}: changed since it was exported (sha256); copy or export it again")
+
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+# Keys that make transformers import code: a model's own (auto_map), or a kernel's (CVE-2026-4372).
+_CODE_KEYS = ("auto_map", "_attn_implementation_internal")
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raises InputError unless this is a model folder that can be loaded without running code that came with it.
+
+    That means: config.json and a tokenizer, weights in safetensors only, and no key in the configs that names code.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; name a model folder")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: an adapter, not a whole model; merge it first with  edgedc merge {folder}")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json: not a model folder")
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _PICKLES and path.name != "training_args.bin":
+            raise InputError(f"{path}: pickled weights can run code; keep only .safetensors files in the folder")
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"{folder}: no *.safetensors: the weights are missing")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise InputError(f"{folder}: no tokenizer ({', '.join(_TOKENIZERS)}); copy it from the base model")
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            _refuse_code(folder / name)
+
+
+def _refuse_code(path: Path) -> None:
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: must be a JSON object, not a {type(config).__name__}")
+    waiting: list[Any] = [config]
+    while waiting:
+        value = waiting.pop()
+        for key in _CODE_KEYS:
+            if isinstance(value, dict) and key in value:
+                raise InputError(f"{path}: {key!r} names code to run, which edgedc does not; remove it or the model")
+        if isinstance(value, dict | list):
+            waiting.extend(value.values() if isinstance(value, dict) else value)

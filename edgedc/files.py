@@ -16,44 +16,69 @@ from edgedc.errors import InputError
 Row = dict[str, Any]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The objects of a JSONL file, in order. Raises InputError naming the line that is not one."""
+def read_text(path: Path) -> str:
+    """A whole text file. Raises InputError when it cannot be read, or is not UTF-8."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise InputError(f"{path}:{number}: not JSON: {error}") from error
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}:{number}: each line must be a JSON object, not a {type(row).__name__}")
-                yield row
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text: {error}") from error
 
 
+def read_rows(path: Path) -> Iterator[Row]:
+    """The objects of a JSONL file, in order. Raises InputError naming the line that is not one."""
+    for _, row in numbered_rows(path):
+        yield row
+
+
+def numbered_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """The objects of a JSONL file, each with its line number from 1. Raises InputError as `read_rows` does."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _row(line, f"{path}:{number}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error}") from error
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: each line must be a JSON object, not a {type(row).__name__}")
+    return row
+
+
 def key_of(*parts: object) -> str:
     """A short hash of everything that determines a row, so that a rerun finds what is already there."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:24]
 
 
 class RowWriter:
     """Appends JSONL rows that carry a `key`; knows which keys the file already has.
 
-    Opening drops a last line that a kill left incomplete. A row is on the disk before `write` returns.
+    Opening drops a last line that a kill left incomplete. A row is on the disk before `write` returns. Raises
+    InputError for a file that holds anything else than such rows, and leaves it as it was.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_incomplete_line(path)
-        self.rows = {row["key"]: row for row in read_rows(path) if "key" in row} if path.exists() else {}
-        self._file = path.open("a", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole, end = _whole_rows(path)
+            self.rows = {row["key"]: row for row in whole}
+            # A lone surrogate, which a server may send, has no UTF-8; its \udXXX is the JSON for it.
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        self._file.truncate(end)
 
     def write(self, row: Row) -> None:
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -70,14 +95,21 @@ class RowWriter:
         self._file.close()
 
 
-def _drop_incomplete_line(path: Path) -> None:
-    if not path.is_file():
-        return
-    with path.open("rb+") as file:
-        data = file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            file.truncate(whole)
+def _whole_rows(path: Path) -> tuple[list[Row], int]:
+    """The rows of a file that a RowWriter wrote, and the byte behind the last whole one."""
+    data = path.read_bytes() if path.exists() else b""
+    end = data.rfind(b"\n") + 1
+    rows = []
+    for number, line in enumerate(data[:end].decode("utf-8", errors="replace").split("\n"), start=1):
+        if not line.strip():
+            continue
+        row = _row(line, f"{path}:{number}")
+        if "key" not in row:
+            raise InputError(f"{path}:{number}: not a row that edgedc wrote (no `key`); give another file to write to")
+        rows.append(row)
+    if not b'{"'.startswith(data[end : end + 2]):
+        raise InputError(f"{path}: its last line is not one that edgedc wrote; give another file to write to")
+    return rows, end
 
 
 def write_text(path: Path, text: str) -> None:
@@ -102,7 +134,10 @@ def staged_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "manifest.json").exists())):
         raise InputError(f"{path}: exists and was not made by edgedc; give another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made: {error.strerror}; give another folder") from error
     stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     stage.chmod(0o755)
     try:
@@ -110,7 +145,12 @@ def staged_folder(path: Path) -> Iterator[Path]:
         old = stage.with_name(f"{stage.name}.old")
         if path.exists():
             path.rename(old)
-        stage.rename(path)
+        try:
+            stage.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(stage, ignore_errors=True)

@@ -1,1 +1,134 @@
+"""Ways to run a decomposer on this device, one file each, and the choice among them."""
 
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from edgedc.bundle import (
+    MANIFEST,
+    Artifact,
+    Format,
+    Manifest,
+    check_model_folder,
+    find_artifact,
+    read_manifest,
+    verify,
+)
+from edgedc.errors import InputError
+from edgedc.files import sha256_of
+from edgedc.generation import Backend
+
+Engine = Literal["llamacpp", "onnx", "transformers"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+_ENGINE: dict[Format, Engine] = {"gguf": "llamacpp", "onnx": "onnx"}
+FORMAT: dict[Engine, Format] = {"llamacpp": "gguf", "onnx": "onnx"}
+_LABEL: dict[Engine, str] = {"llamacpp": "llama.cpp", "onnx": "onnxruntime", "transformers": "transformers"}
+_PACKAGE: dict[Engine, str] = {"llamacpp": "llama_cpp", "onnx": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is going to run: an artifact of a bundle, or, where that is None, the weights of a model folder.
+
+    `note` says why it is not what would have been taken at first; "" when it is.
+    """
+
+    folder: Path
+    manifest: Manifest
+    artifact: Artifact | None
+    engine: Engine
+    note: str = ""
+
+    def identity(self) -> list[str]:
+        """The sha256 of the weights. Hashes them for a model folder, whose manifest does not hold them."""
+        if self.artifact:
+            return list(self.artifact.sha256)
+        return [sha256_of(path) for path in sorted(self.folder.glob("*.safetensors"))]
+
+
+def choose(path: Path, *, engine: Engine | None = None, quantization: str | None = None) -> Choice:
+    """Decide what of a bundle or model folder to run, and with which engine. Loads nothing.
+
+    In a bundle that is the smallest artifact that passed its gate; when nobody asked for its engine and that is not
+    installed, the smallest for the other. Raises InputError when the path is neither, or holds nothing that was asked
+    for.
+    """
+    if not path.is_dir():
+        if path.exists():
+            raise InputError(f"{path}: a file; name the bundle or model folder that it belongs to")
+        raise InputError(f"{path}: no such folder; name a bundle (edgedc export) or a model folder (edgedc merge)")
+    manifest = read_manifest(path) if (path / MANIFEST).is_file() else None
+    if manifest and manifest.kind == "adapter":
+        raise InputError(f"{path}: an adapter, not a whole model; merge it first with  edgedc merge {path}")
+    if manifest is None or manifest.kind == "model":
+        return _choose_folder(path, manifest, engine, quantization)
+    if engine == "transformers":
+        raise InputError(f"{path}: transformers runs model folders, not bundles; name the model it was exported from")
+    return _choose_artifact(path, FORMAT[engine] if engine else None, quantization)
+
+
+def open_choice(choice: Choice, *, threads: int | None = None) -> Backend:
+    """Load it. Raises InputError when a file is damaged or its engine is not installed."""
+    folder, artifact, context = choice.folder, choice.artifact, choice.manifest.context_length
+    backend: Backend
+    if artifact is None:
+        from edgedc.backends.transformers import TransformersBackend
+
+        backend = TransformersBackend(folder, context_length=context, threads=threads)
+    else:
+        verify(folder, artifact)
+        path = folder / artifact.path
+        if choice.engine == "llamacpp":
+            from edgedc.backends.chat import read_chat_template
+            from edgedc.backends.llamacpp import LlamaCppBackend
+
+            chat = read_chat_template(folder)
+            backend = LlamaCppBackend(path, chat=chat, context_length=context, threads=threads)
+        else:
+            from edgedc.backends.onnx import OnnxBackend
+
+            backend = OnnxBackend(path, folder, context_length=context, threads=threads)
+    backend.name = f"{_LABEL[choice.engine]} {artifact.quantization if artifact else 'fp32'}"
+    if choice.note:
+        backend.name += f" ({choice.note})"
+    return backend
+
+
+def open_backend(
+    path: Path, *, format: Format | None = None, quantization: str | None = None, threads: int | None = None
+) -> tuple[Manifest, Backend]:
+    """The decomposer in a bundle or model folder, loaded, and its manifest. See `choose` and `open_choice`."""
+    choice = choose(path, engine=_ENGINE[format] if format else None, quantization=quantization)
+    return choice.manifest, open_choice(choice, threads=threads)
+
+
+def _choose_folder(path: Path, manifest: Manifest | None, engine: Engine | None, quantization: str | None) -> Choice:
+    check_model_folder(path)
+    if engine in FORMAT or quantization:
+        raise InputError(
+            f"{path}: a model folder has no {quantization or engine} artifact; make one with  edgedc export"
+        )
+    if manifest is None:  # somebody else's model, which has not been trained to decompose
+        name = path.resolve().name
+        manifest = Manifest(kind="model", name=name, base=name, method="untrained", prompt_style="instruct-1")
+    return Choice(path, manifest, None, "transformers")
+
+
+def _choose_artifact(path: Path, format: Format | None, quantization: str | None) -> Choice:
+    manifest, artifact = find_artifact(path, format, quantization)
+    engine = _ENGINE[artifact.format]
+    if format is not None or _installed(engine):
+        return Choice(path, manifest, artifact, engine)
+    others: list[Format] = [f for f in _ENGINE if f != artifact.format]
+    have = {a.format for a in manifest.artifacts if quantization in (None, a.quantization)}
+    for other in others:
+        if other in have and _installed(_ENGINE[other]):
+            manifest, second = find_artifact(path, other, quantization)
+            return Choice(path, manifest, second, _ENGINE[other], f"{_PACKAGE[engine]} is not installed")
+    return Choice(path, manifest, artifact, engine)  # opening it says what to install
+
+
+def _installed(engine: Engine) -> bool:
+    return importlib.util.find_spec(_PACKAGE[engine]) is not None

@@ -1,0 +1,144 @@
+"""What stands around the weights in a model folder: the chat template, the special tokens, where a reply ends."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from edgedc.backends.greedy import encodable
+from edgedc.bundle import CHAT_TEMPLATE
+from edgedc.errors import InputError, MissingExtra
+from edgedc.generation import Message
+
+try:
+    import jinja2
+    import jinja2.ext
+    import jinja2.nodes
+    import jinja2.parser
+    import jinja2.sandbox
+except ModuleNotFoundError as error:
+    raise MissingExtra("jinja2", "llamacpp") from error
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+# What an expression of a template can raise when its author did not foresee the messages.
+_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError)
+
+
+class ChatTemplate:
+    """Renders messages exactly as `tokenizer.apply_chat_template(..., add_generation_prompt=True)` does.
+
+    `tokens` holds the special tokens' texts under transformers' names (`bos_token`, ...); one that the model lacks is
+    left out, because templates test for it. `where` names the template's origin in errors.
+    """
+
+    def __init__(self, text: str, tokens: Mapping[str, str], where: str) -> None:
+        self.text, self.tokens, self.where = text, dict(tokens), where
+        try:
+            self._template = _environment().from_string(text)
+        except _TEMPLATE_ERRORS as error:
+            raise InputError(f"{where}: not a chat template that can be read: {_line(error)}") from error
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt, ending where the model is to go on. Raises InputError when the template does."""
+        try:
+            text = self._template.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=True, **self.tokens
+            )
+        except _TEMPLATE_ERRORS as error:
+            raise InputError(f"{self.where}: the chat template refused these messages: {_line(error)}") from error
+        return encodable(text)
+
+
+def read_chat_template(folder: Path) -> ChatTemplate:
+    """The template of a model folder or bundle. Raises InputError when it has none."""
+    path = folder / CHAT_TEMPLATE
+    if not path.is_file():
+        raise InputError(f"{path}: missing; copy the model's chat template there")
+    # newline="": the template goes to the model as it is, a carriage return too
+    with path.open(encoding="utf-8", newline="") as file:
+        return ChatTemplate(file.read(), special_tokens(folder), str(path))
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The special tokens of tokenizer_config.json, by transformers' names."""
+    config = read_config(folder, "tokenizer_config.json")
+    tokens = {}
+    for name in SPECIAL_TOKENS:
+        value = config.get(name)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if isinstance(value, str):
+            tokens[name] = value
+    return tokens
+
+
+def end_tokens(folder: Path, id_of: Callable[[str], int | None]) -> frozenset[int]:
+    """The ids that end a reply, by generation_config.json, config.json and the tokenizer's own end token.
+
+    `id_of` gives the id of a token's text. Raises InputError when there are none: the model would never stop.
+    """
+    ids: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = read_config(folder, name).get("eos_token_id")
+        ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
+    eos = id_of(special_tokens(folder).get("eos_token", ""))
+    ids.update([] if eos is None else [eos])
+    if not ids:
+        raise InputError(f"{folder}: no end token: set eos_token in tokenizer_config.json")
+    return frozenset(ids)
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object that stands beside the weights; empty when there is none."""
+    path = folder / name
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: must be a JSON object, not a {type(config).__name__}")
+    return config
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` marks an assistant's text for training; when a prompt is rendered it changes nothing."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+    """Jinja as transformers sets it up for chat templates (transformers/utils/chat_template_utils.py, 4.57)."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own escapes HTML characters."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,217 @@
+"""GGUF artifacts, run by llama.cpp.
+
+This goes to the C interface below `llama_cpp.Llama`: that class keeps batch x vocabulary floats of scores, redirects
+the process's stdout and compiles whatever chat template is in the file.
+"""
+
+import ctypes
+import struct
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgedc.backends.chat import ChatTemplate
+from edgedc.backends.greedy import check_context, follow, physical_cores
+from edgedc.errors import EdgedcError, InputError, MissingExtra
+from edgedc.generation import Generation, Message
+
+try:
+    import llama_cpp
+    import numpy as np
+except ModuleNotFoundError as error:
+    raise MissingExtra("llama-cpp-python", "llamacpp") from error
+
+_BATCH = 512
+_LEAST_CONTEXT = 1024
+
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR (ggml.h); llama_cpp/_logger.py has an older numbering
+_errors: deque[str] = deque(maxlen=8)
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp has no types
+def _keep_errors(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+    line = text.decode("utf-8", "replace").strip()
+    if level == _ERROR_LEVEL and line:
+        _errors.append(line)
+
+
+# llama.cpp writes to stderr by itself. The callback is global to the process, and as a module's name it stays alive.
+llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+
+
+class LlamaCppBackend:
+    """A GGUF file on this machine's CPU. The state of the last prompt is kept, and its common prefix reused.
+
+    `chat` is None for the template in the file. `context_length` 0 is the length the model was trained with. Memory
+    for the context grows with the prompts, so that a long context costs nothing until it is used. Raises InputError
+    when the file is missing, is not a GGUF, is refused by llama.cpp, or has no chat template.
+    """
+
+    def __init__(
+        self, path: Path, *, chat: ChatTemplate | None = None, context_length: int = 0, threads: int | None = None
+    ) -> None:
+        _check_gguf(path)
+        self.name = f"llama.cpp {path.name}"
+        self._path = path
+        self._threads = threads or physical_cores()
+        self._context = None
+        _errors.clear()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise InputError(f"{path}: llama.cpp cannot load it: {_said()}")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        trained = llama_cpp.llama_model_n_ctx_train(self._model)
+        self.context_length = min(context_length or trained, trained)
+        # SentencePiece writes the space that starts a text into its first token
+        self._strips_space = llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
+        self._known: list[int] = []  # the tokens whose state is in the context
+        self._reused = 0
+        try:
+            self._chat = chat or self._chat_in_file()
+        except InputError:
+            self.close()
+            raise
+
+    def render(self, messages: Sequence[Message]) -> str:
+        return self._chat.render(messages)
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self.tokenize(self.render(messages))
+
+    def tokenize(self, prompt: str) -> list[int]:
+        """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
+        text = prompt.encode("utf-8")
+        size = len(text) + 8
+        ids = (llama_cpp.llama_token * size)()
+        count = llama_cpp.llama_tokenize(self._vocab, text, len(text), ids, size, False, True)
+        if count < 0:
+            raise EdgedcError(f"{self._path}: llama.cpp could not tokenize a prompt of {len(text)} bytes: {_said()}")
+        return list(ids[:count])
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        started = time.perf_counter()
+        return self.complete(self.encode(messages), max_tokens=max_tokens, started=started)
+
+    def complete(self, ids: Sequence[int], *, max_tokens: int, started: float | None = None) -> Generation:
+        """Go on from token ids. Raises ContextError as `generate` does."""
+        check_context(len(ids), max_tokens, self.context_length)
+        self._make_room(len(ids) + max_tokens)
+        return follow(
+            self._greedy(list(ids)),
+            is_end=lambda token: bool(llama_cpp.llama_vocab_is_eog(self._vocab, token)),
+            text_of=self.text_of,
+            started=time.perf_counter() if started is None else started,
+            prompt_tokens=len(ids),
+            max_tokens=max_tokens,
+            cached=lambda: self._reused,
+        )
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of a reply. Bytes are joined first, as a character may be spread over several tokens."""
+        pieces = [self._piece(token, strip=k == 0 and self._strips_space) for k, token in enumerate(ids)]
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            self._context = None
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def _greedy(self, ids: list[int]) -> Iterator[int]:
+        fresh = self._rewind(ids)
+        while True:
+            for start in range(0, len(fresh), _BATCH):
+                self._evaluate(fresh[start : start + _BATCH])
+            scores = llama_cpp.llama_get_logits_ith(self._context, -1)
+            token = int(np.ctypeslib.as_array(scores, shape=(self._vocab_size,)).argmax())
+            yield token
+            fresh = [token]
+
+    def _rewind(self, ids: list[int]) -> list[int]:
+        """Forget what the last prompt does not share with this one; return the tokens that are still to evaluate."""
+        # the last token is always evaluated, for its scores
+        shared = next((k for k, (a, b) in enumerate(zip(self._known, ids[:-1], strict=False)) if a != b), None)
+        self._reused = min(len(self._known), len(ids) - 1) if shared is None else shared
+        memory = llama_cpp.llama_get_memory(self._context)
+        if not llama_cpp.llama_memory_seq_rm(memory, 0, self._reused, -1):  # a recurrent model cannot go back
+            llama_cpp.llama_memory_clear(memory, True)
+            self._reused = 0
+        self._known = ids[: self._reused]
+        return ids[self._reused :]
+
+    def _evaluate(self, ids: list[int]) -> None:
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        code = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids)))
+        if code:
+            self._forget()
+            raise EdgedcError(f"{self._path}: llama.cpp failed while decoding (code {code}): {_said()}")
+        self._known += ids
+
+    def _make_room(self, tokens: int) -> None:
+        """Have a context of at least this many tokens: the next power of two, at most the model's."""
+        if self._context and llama_cpp.llama_n_ctx(self._context) >= tokens:
+            return
+        self._forget()
+        params = llama_cpp.llama_context_default_params()
+        wanted = min(max(_LEAST_CONTEXT, 1 << (tokens - 1).bit_length()), self.context_length)
+        params.n_ctx = max(wanted, _BATCH)  # llama.cpp aborts on a batch that is larger than its context
+        params.n_batch = params.n_ubatch = _BATCH
+        params.n_threads = params.n_threads_batch = self._threads
+        _errors.clear()
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise EdgedcError(f"{self._path}: llama.cpp has no room for a context of {params.n_ctx} tokens: {_said()}")
+
+    def _forget(self) -> None:
+        if self._context:
+            llama_cpp.llama_free(self._context)
+        self._context, self._known = None, []
+
+    def _piece(self, token: int, *, strip: bool) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, int(strip), False)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def _chat_in_file(self) -> ChatTemplate:
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        if not template:
+            raise InputError(f"{self._path}: no chat template in it, and none beside it")
+        tokens = {}
+        for name, token in (
+            ("bos_token", llama_cpp.llama_vocab_bos(self._vocab)),
+            ("eos_token", llama_cpp.llama_vocab_eos(self._vocab)),
+        ):
+            if token != -1:
+                tokens[name] = llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8")
+        return ChatTemplate(template.decode("utf-8"), tokens, f"{self._path} (tokenizer.chat_template)")
+
+
+def _said() -> str:
+    """The first errors since the last load or context: the cause; what follows only passes it on."""
+    return "; ".join(list(_errors)[:2]) or "it gave no reason"
+
+
+def _check_gguf(path: Path) -> None:
+    """Raises InputError unless the file starts as a GGUF of a version that llama.cpp reads."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        head = file.read(24)
+    if head[:4] != b"GGUF":
+        raise InputError(f"{path}: not a GGUF file; export the model again with  edgedc export --format gguf")
+    if len(head) < 24:
+        raise InputError(f"{path}: cut short: {path.stat().st_size} bytes; copy or export it again")
+    version, tensors, _ = struct.unpack("<IQQ", head[4:])
+    if version not in (2, 3) or not tensors:
+        raise InputError(f"{path}: GGUF version {version} with {tensors} tensors cannot be run; export the model again")

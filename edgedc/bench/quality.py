@@ -1,0 +1,93 @@
+"""How often a decomposer says exactly what it should have said."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgedc.decomposition import Decomposition
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Match:
+    """One decomposition against the known one.
+
+    `exact`: same status and every subquestion's text equal, in order. `parsed`: its text could be read. `status`: it
+    saw whether to decompose. `count`: as many subquestions, none being right where none are needed.
+    """
+
+    exact: bool
+    parsed: bool
+    status: bool
+    count: bool
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `n`, with the 95 % Wilson interval of the share behind it."""
+
+    hits: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.hits, self.n)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Shares over a set of questions; see Match for what each counts."""
+
+    exact: Share
+    parsed: Share
+    status: Share
+    count: Share
+
+    @property
+    def n(self) -> int:
+        return self.exact.n
+
+
+def score_decomposition(made: Decomposition, known: Decomposition) -> Match:
+    """`unparsed` never matches: not in status, and not in count, although it has no subquestions either."""
+    parsed = made.status != "unparsed"
+    status = parsed and made.status == known.status
+    return Match(
+        exact=status and made.texts == known.texts,
+        parsed=parsed,
+        status=status,
+        count=parsed and len(made.subquestions) == len(known.subquestions),
+    )
+
+
+def quality_of(matches: Iterable[Match]) -> Quality:
+    """Raises ValueError when there are no matches: a share of nothing is not a number."""
+    matches = list(matches)
+    if not matches:
+        raise ValueError("no decompositions to score")
+    n = len(matches)
+    return Quality(
+        exact=Share(sum(m.exact for m in matches), n),
+        parsed=Share(sum(m.parsed for m in matches), n),
+        status=Share(sum(m.status for m in matches), n),
+        count=Share(sum(m.count for m in matches), n),
+    )
+
+
+def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
+    """The score interval of a share (Wilson 1927): sound at 0 and 1 and for few trials, where p +- z*se is not."""
+    if not 0 <= hits <= n or n == 0:
+        raise ValueError(f"no interval for {hits} of {n}")
+    share, z2 = hits / n, z * z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return (0.0 if hits == 0 else middle - half, 1.0 if hits == n else middle + half)
