@@ -1,0 +1,164 @@
+"""The results of a bench as a person reads them: two tables, what to know about them, and the answer in a sentence."""
+
+from edgedc.bench.metrics import Summary
+from edgedc.bench.pair import Results
+from edgedc.bench.table import Cell, table
+
+
+def show(results: Results) -> str:
+    """At most 120 columns for names of up to 26 characters. A simulated solver is named in the title and the answer."""
+    blocks = [_title(results), _quality_and_speed(results), _tokens_and_money(results)]
+    notes = [note for system in results.systems for note in _notes(system)]
+    if any(system.decomposer == "local" for system in results.systems):
+        notes.insert(0, "Money is what providers bill; the electricity of local decomposition is not in it.")
+    if notes:
+        blocks.append("\n".join(notes))
+    blocks.append("\n".join(answers(results)))
+    return "\n\n".join(blocks)
+
+
+def answers(results: Results) -> list[str]:
+    """One sentence for each local decomposer, against the remote one; none where there is nothing to compare."""
+    remote = next((system for system in results.systems if system.decomposer == "remote"), None)
+    if remote is None:
+        return []
+    locals_ = [system for system in results.systems if system.decomposer == "local"]
+    label = f"With {_solver(results)}: " if results.solver.simulated or results.solver.priced_as else ""
+    return [f"{label}{_sentence(system, remote, named=len(locals_) > 1)}" for system in locals_]
+
+
+def _sentence(local: Summary, remote: Summary, *, named: bool) -> str:
+    pairs = (
+        ("accuracy {} against {} remote", _percent(local.accuracy), _percent(remote.accuracy)),
+        ("{} against {} to decompose", _seconds(local.decompose_s), _seconds(remote.decompose_s)),
+        ("{} against {} per 1,000 questions", _dollars(local.usd_per_1000), _dollars(remote.usd_per_1000)),
+    )
+    known = [text.format(here, there) for text, here, there in pairs if here and there]
+    name = f" ({local.system})" if named else ""
+    return (
+        f"Local decomposition{name}: {', '.join(known)}." if known else f"Local decomposition{name}: nothing measured."
+    )
+
+
+def _title(results: Results) -> str:
+    price = results.solver.price
+    return (
+        f"Local and remote decomposition with {_solver(results)}; prices: {price.date}\n"
+        f"{results.machine.cpu or 'unknown processor'}, {results.machine.cores} cores, edgedc {results.edgedc}"
+    )
+
+
+def _solver(results: Results) -> str:
+    solver = results.solver
+    kind = "a SIMULATED solver" if solver.simulated else "solver"
+    priced = f", priced as {solver.priced_as}" if solver.priced_as else ""
+    return f"{kind} ({solver.model}{priced})"
+
+
+def _quality_and_speed(results: Results) -> str:
+    headers = (
+        "system",
+        "questions",
+        "failed",
+        "accuracy\n(95 % interval)",
+        "exact\ndecomp.",
+        "decomp.\nfirst token",
+        "decomp.\nwhole",
+        "decomp.\ntokens/s",
+        "question\nmedian",
+        "question\np90",
+    )
+    rows: list[list[Cell]] = []
+    for s in results.systems:
+        interval = f" ({100 * s.accuracy_95[0]:.0f}-{100 * s.accuracy_95[1]:.0f})" if s.accuracy_95 else ""
+        accuracy = _percent(s.accuracy)
+        rows.append(
+            [
+                s.system,
+                s.questions,
+                s.failed,
+                accuracy and accuracy + interval,
+                _percent(s.exact),
+                _seconds(s.decompose_first_s),
+                _seconds(s.decompose_s),
+                s.decompose_tokens_per_s,
+                _seconds(s.whole_s),
+                _seconds(s.whole_p90_s),
+            ]
+        )
+    return table(headers, rows)
+
+
+def _tokens_and_money(results: Results) -> str:
+    headers = (
+        "per question",
+        "decomp.\ntokens in",
+        "\nout",
+        "solver\ntokens in",
+        "\nout",
+        "bytes\nsent",
+        "$ per 1,000\ndecomp.",
+        "\nsolver",
+        "\nboth",
+        "$ per 1,000\ncorrect",
+    )
+    rows: list[list[Cell]] = []
+    for s in results.systems:
+        correct = None if s.usd_per_correct is None else 1000 * s.usd_per_correct
+        rows.append(
+            [
+                s.system,
+                s.decompose_tokens_in,
+                s.decompose_tokens_out,
+                s.solve_tokens_in,
+                s.solve_tokens_out,
+                s.bytes_per_question,
+                _dollars(s.decompose_usd_per_1000),
+                _dollars(s.solve_usd_per_1000),
+                _dollars(s.usd_per_1000),
+                _dollars(correct),
+            ]
+        )
+    return table(headers, rows)
+
+
+def _notes(system: Summary) -> list[str]:
+    """What a reader must know before they believe a row."""
+    done = system.questions - system.failed
+    notes = []
+    if system.failed:
+        notes.append(f"{system.system}: {system.failed} of {system.questions} failed, the first: {system.first_error}")
+    for mode, count in system.modes.items():
+        if mode != system.mode:
+            why = f"{system.statuses.get('not_needed', 0)} need no decomposition"
+            bad = f"{system.statuses.get('unparsed', 0)} could not be read"
+            notes.append(
+                f"{system.system}: {count} of {done} asked in mode {mode} instead of {system.mode} ({why}, {bad})"
+            )
+    if system.remarked > done - system.modes.get(system.mode, 0):
+        notes.append(f"{system.system}: {system.remarked} of {done} answers carry remarks; the rows have them")
+    if "estimate" in system.token_sources:
+        notes.append(f"{system.system}: some tokens are estimates, as nobody counted them")
+    return notes
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.0f} %"
+
+
+def _seconds(seconds: float | None) -> str | None:
+    """Milliseconds below a tenth of a second, and never a short time that reads as none."""
+    if seconds is None:
+        return None
+    if seconds < 0.001:
+        return "<1 ms"
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def _dollars(money: float | None) -> str | None:
+    """Four decimals below ten cents, and never a small amount that reads as nothing."""
+    if money is None:
+        return None
+    if 0 < money < 0.0001:
+        return "<$0.0001"
+    return f"${money:,.4f}" if 0 < money < 0.1 else f"${money:,.2f}"

@@ -1,0 +1,41 @@
+"""The systems of a comparison: no decomposer, a remote one, local ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgedc.bundle import Manifest
+from edgedc.generation import Backend, Solver
+from edgedc.ledger import Price
+from edgedc.pipeline import Decomposer, Mode
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to answer questions: one row of the results.
+
+    `identity` says which decomposer it is, whatever its name: the hash of a local artifact, the model and URL of a
+    remote one. `price` is that of a remote decomposer's tokens.
+    """
+
+    name: str
+    mode: Mode
+    decomposer: Decomposer | None = None
+    identity: str = ""
+    price: Price | None = None
+
+
+# what a decomposition has to beat: the published baseline, and the fair one that may think first
+BASELINES = (System("single-stage", "single-stage"), System("cot", "cot"))
+
+
+def remote_system(solver: Solver, price: Price, url: str, mode: Mode) -> System:
+    """A large model that has not been trained to decompose breaks the question down over the network."""
+    decomposer = Decomposer(solver.model, "remote", solver.solve, "instruct-1")
+    return System("remote", mode, decomposer, f"{solver.model} at {url}", price)
+
+
+def local_system(name: str, backend: Backend, manifest: Manifest, weights: Sequence[str], mode: Mode) -> System:
+    """A backend with the prompt that its model was trained on. `weights` are the sha256 of its files."""
+    decomposer = Decomposer(backend.name, "local", backend.generate, manifest.prompt_style, manifest.max_subquestions)
+    # the same weights in two engines, or behind another chat template, are not the same decomposer
+    return System(name, mode, decomposer, " ".join([backend.name, manifest.chat_template_sha256, *weights]))

@@ -1,0 +1,376 @@
+"""The comparison of local with remote decomposition: figures against known answers, resuming, failures, labels."""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgedc.backends.scripted import ScriptedBackend
+from edgedc.bench.pair import MAX_FAILURES, Provider, Results, rows_beside, run_bench
+from edgedc.bench.screen import answers, show
+from edgedc.bench.systems import BASELINES, System, local_system, remote_system
+from edgedc.bundle import Manifest
+from edgedc.cli import cli
+from edgedc.decomposition import decomposition_of, render
+from edgedc.errors import BudgetError, ContextError, InputError, SolverReply, SolverTimeout
+from edgedc.files import read_rows
+from edgedc.generation import Generation, Message
+from edgedc.ledger import Budget, Price, Usage
+from edgedc.pipeline import Decomposer
+from edgedc.solvers.loopback import Timing, serve
+from edgedc.solvers.openai import OpenAISolver
+from edgedc.solvers.simulated import MODEL, SimulatedSolver, Skill, simulated_server
+from edgedc.tasks import Example, Selection, load_examples
+from edgedc.tasks.microworld import problems, score
+
+PRICE = Price("big", input=1e-6, output=2e-6, cached=0.5e-6, date="2026-01-02", source="a test")
+SPLIT = "1. How many apples?\n2. How many are left?"
+
+
+class Fixed:
+    """Says what it was given, in order, with the measurements it was given; an exception is raised instead."""
+
+    def __init__(self, *replies: Generation | Exception, simulated: bool = False) -> None:
+        self.model = "big"
+        self.replies = list(replies)
+        self.calls = 0
+        self.simulated = simulated
+
+    def solve(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:  # noqa: ARG002
+        self.calls += 1
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    generate = solve
+
+    def close(self) -> None:
+        pass
+
+
+def reply(
+    text: str, seconds: float, *, first: float | None = None, tokens: tuple[int, int] = (100, 10), sent: int = 0
+) -> Generation:
+    return Generation(text, Usage(*tokens, source="server"), first, seconds, "stop", sent)
+
+
+def questions(count: int) -> list[Example]:
+    gold = decomposition_of(["How many apples?", "How many are left?"])
+    return [Example(str(k), f"Question {k}?", answer=str(k), decomposition=gold) for k in range(count)]
+
+
+def same(text: str, example: Example) -> bool:
+    return text.endswith(f"The answer is: {example.answer}")
+
+
+def say(number: int, seconds: float = 1.0) -> Generation:
+    return reply(f"The answer is: {number}", seconds, first=0.5, sent=1000)
+
+
+def local(*replies: Generation | Exception, name: str = "local") -> System:
+    backend = Fixed(*replies)
+    return System(name, "static", Decomposer(name, "local", backend.generate, "compact-1"), identity=name)
+
+
+def remote(*replies: Generation | Exception) -> System:
+    decomposer = Decomposer("big", "remote", Fixed(*replies).solve, "instruct-1")
+    return System("remote", "static", decomposer, identity="big", price=PRICE)
+
+
+def bench(folder: Path, systems: list[System], solver: Fixed, count: int, **given: object) -> Results:
+    provider = Provider(solver, PRICE, "http://name:secret@127.0.0.1:1/v1")
+    return run_bench(systems, questions(count), provider=provider, score=same, output=folder / "bench.json", **given)
+
+
+def test_the_figures_are_those_computed_by_hand(tmp_path: Path) -> None:
+    here = local(
+        reply(SPLIT, 0.2, first=0.1, tokens=(30, 11)),  # 10 intervals in 0.1 s: 100 tokens/s
+        reply(SPLIT, 0.4, first=0.2, tokens=(30, 1)),  # one token has no interval
+        reply("1. How many apples?", 0.3, first=0.3, tokens=(30, 5)),  # all at once: no interval either
+    )
+    there = remote(
+        reply(SPLIT, 2.0, first=1.0, tokens=(130, 21), sent=500),  # 20 tokens/s
+        reply(SPLIT, 4.0, first=1.5, tokens=(130, 26), sent=500),  # 10 tokens/s
+        reply(SPLIT, 3.0, first=2.0, tokens=(130, 41), sent=500),  # 40 tokens/s
+    )
+    # the systems take turns: local, remote, local, remote, ...
+    solver = Fixed(say(0, 1.0), say(0, 1.0), say(1, 2.0), say(9, 2.0), say(9, 3.0), say(9, 3.0))
+    results = bench(tmp_path, [here, there], solver, 3)
+    near, far = results.systems
+
+    assert near.accuracy == pytest.approx(2 / 3)
+    assert far.accuracy == pytest.approx(1 / 3)
+    assert near.exact == pytest.approx(2 / 3)
+    assert far.exact == 1
+    assert near.decompose_first_s == pytest.approx(0.2)
+    assert near.decompose_s == pytest.approx(0.3)
+    assert near.decompose_tokens_per_s == pytest.approx(100)
+    assert far.decompose_tokens_per_s == pytest.approx(20)
+    assert near.whole_s == pytest.approx(2.4)  # of 1.2, 2.4 and 3.3
+    assert far.whole_s == pytest.approx(6.0)  # of 3, 6 and 6
+    assert (near.decompose_tokens_in, near.decompose_tokens_out) == (30, pytest.approx(17 / 3))
+    assert (near.solve_tokens_in, near.solve_tokens_out) == (100, 10)
+    # solver: 100 in and 10 out are $0.00012; remote decomposer: 130 in and (21 + 26 + 41) / 3 out
+    assert near.solve_usd_per_1000 == pytest.approx(0.12)
+    assert near.decompose_usd_per_1000 == 0
+    assert far.decompose_usd_per_1000 == pytest.approx(0.13 + 2e-3 * 88 / 3)
+    assert near.usd_per_correct == pytest.approx(3 * 0.00012 / 2)
+    assert far.usd_per_correct == pytest.approx(3 * 0.00012 + (390 + 176) * 1e-6)
+    assert (near.bytes_per_question, far.bytes_per_question) == (1000, 1500)
+    assert answers(results) == [
+        "Local decomposition: accuracy 67 % against 33 % remote, 0.30 s against 3.00 s to decompose, "
+        "$0.12 against $0.31 per 1,000 questions."
+    ]
+
+
+@pytest.mark.parametrize(("count", "p90"), [(19, None), (20, 18.1)])
+def test_a_percentile_needs_enough_questions(tmp_path: Path, count: int, p90: float | None) -> None:
+    solver = Fixed(*(say(k, k + 1.0) for k in range(count)))
+    (summary,) = bench(tmp_path, [System("cot", "cot")], solver, count).systems
+    assert summary.whole_p90_s == (None if p90 is None else pytest.approx(p90))
+
+
+def test_one_question_and_no_tokens_are_stated_not_invented(tmp_path: Path) -> None:
+    here = local(reply("", 0.3, tokens=(30, 0)))
+    results = bench(tmp_path, [here, System("single-stage", "single-stage")], Fixed(say(9), say(9)), 1)
+    near, alone = results.systems
+    assert (near.decompose_first_s, near.decompose_tokens_per_s, near.whole_p90_s) == (None, None, None)
+    assert (near.decompose_tokens_out, near.accuracy, near.usd_per_correct) == (0, 0, None)
+    assert near.modes == {"cot": 1}
+    assert (alone.decompose_s, alone.decompose_usd_per_1000, alone.decompose_tokens_in) == (None, None, None)
+    text = show(results)
+    assert "local: 1 of 1 asked in mode cot instead of static (0 need no decomposition, 1 could not be read)" in text
+    assert "nan" not in text.lower()
+    assert "None" not in text
+
+
+def test_without_gold_there_is_no_accuracy(tmp_path: Path) -> None:
+    results = run_bench(
+        [System("cot", "cot")],
+        [Example("a", "Why?")],
+        provider=Provider(Fixed(say(1)), PRICE),
+        score=same,
+        output=tmp_path / "b.json",
+    )
+    (summary,) = results.systems
+    assert (summary.scored, summary.accuracy, summary.exact, summary.usd_per_correct) == (0, None, None, None)
+
+
+def test_a_failure_is_counted_and_shown_and_asked_again(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    first = bench(
+        tmp_path,
+        [System("cot", "cot")],
+        Fixed(say(0), SolverTimeout("big: no answer in 5 s"), say(2)),
+        3,
+        progress=lambda done, total, record: seen.append((done, total, record.error)),
+    )
+    (summary,) = first.systems
+    assert (summary.questions, summary.failed, summary.scored, summary.accuracy) == (3, 1, 2, 1)
+    assert "cot: 1 of 3 failed, the first: big: no answer in 5 s" in show(first)
+    assert seen == [(1, 3, ""), (2, 3, "big: no answer in 5 s"), (3, 3, "")]
+
+    solver = Fixed(say(1))
+    (again,) = bench(tmp_path, [System("cot", "cot")], solver, 3).systems
+    assert (solver.calls, again.failed, again.scored) == (1, 0, 3)
+
+
+def test_a_solver_that_is_down_ends_the_bench_and_the_rows_stay(tmp_path: Path) -> None:
+    solver = Fixed(say(0), *(SolverReply("big: 503") for _ in range(MAX_FAILURES)))
+    with pytest.raises(SolverReply, match="503"):
+        bench(tmp_path, [System("cot", "cot")], solver, 9)
+    rows = list(read_rows(rows_beside(tmp_path / "bench.json")))
+    assert [bool(row["error"]) for row in rows] == [False] + [True] * MAX_FAILURES
+    assert not (tmp_path / "bench.json").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_bench_of_nothing_but_failures_fails(tmp_path: Path, count: int) -> None:
+    with pytest.raises(SolverReply, match="503"):
+        bench(tmp_path, [System("cot", "cot")], Fixed(*(SolverReply("big: 503") for _ in range(count))), count)
+
+
+def test_a_dead_solver_is_noticed_across_systems_and_a_dead_decomposer_within_one(tmp_path: Path) -> None:
+    systems = [System("single-stage", "single-stage"), System("cot", "cot")]
+    solver = Fixed(say(0), *(SolverReply("big: 503") for _ in range(9)))
+    with pytest.raises(SolverReply):
+        bench(tmp_path, systems, solver, 9)
+    assert solver.calls == 1 + MAX_FAILURES
+
+    dead = remote(*(SolverReply("decomposer: 503") for _ in range(9)))
+    solver = Fixed(*(say(k) for k in range(9)))
+    with pytest.raises(SolverReply, match="decomposer"):
+        bench(tmp_path / "other", [System("cot", "cot"), dead], solver, 9)
+    assert solver.calls == MAX_FAILURES
+
+
+def test_a_question_too_long_for_the_decomposer_is_a_failed_row(tmp_path: Path) -> None:
+    here = local(ContextError("too long"), reply(SPLIT, 0.1))
+    (near,) = bench(tmp_path, [here], Fixed(say(1)), 2).systems
+    assert (near.failed, near.first_error, near.accuracy) == (1, "too long", 1)
+
+
+def test_a_killed_bench_resumes_without_paying_twice(tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    systems = [System("single-stage", "single-stage"), System("cot", "cot")]
+    with pytest.raises(Killed):
+        bench(tmp_path, systems, Fixed(say(0), say(0), say(1), Killed()), 2)
+    solver = Fixed(say(9))
+    results = bench(tmp_path, systems, solver, 2)
+    assert solver.calls == 1
+    assert [summary.accuracy for summary in results.systems] == [1, 0.5]
+
+
+def test_another_price_needs_no_new_calls(tmp_path: Path) -> None:
+    bench(tmp_path, [System("cot", "cot")], Fixed(say(0)), 1)
+    dear = Price("big", input=1e-3, output=0, cached=0, date="2026-01-02", source="a test")
+    (summary,) = run_bench(
+        [System("cot", "cot")],
+        questions(1),
+        provider=Provider(Fixed(), dear, "http://name:secret@127.0.0.1:1/v1"),
+        score=same,
+        output=tmp_path / "bench.json",
+    ).systems
+    assert summary.usd_per_1000 == pytest.approx(100)
+
+
+def test_another_model_is_not_the_same_row(tmp_path: Path) -> None:
+    bench(tmp_path, [local(reply(SPLIT, 0.1))], Fixed(say(0)), 1)
+    other = local(reply(SPLIT, 0.1), name="other")
+    solver = Fixed(say(0))
+    bench(tmp_path, [other], solver, 1)
+    assert solver.calls == 1
+
+
+def test_systems_are_checked_before_any_call(tmp_path: Path) -> None:
+    solver = Fixed()
+    decomposer = Decomposer("big", "remote", solver.solve, "instruct-1")
+    with pytest.raises(InputError, match="needs a price"):
+        bench(tmp_path, [System("remote", "static", decomposer)], solver, 1)
+    with pytest.raises(InputError, match="named twice"):
+        bench(tmp_path, [System("cot", "cot"), System("cot", "cot")], solver, 1)
+    assert solver.calls == 0
+
+
+def test_the_json_says_how_and_holds_no_secret(tmp_path: Path) -> None:
+    systems = [local(reply(SPLIT, 0.1)), remote(reply(SPLIT, 1.0))]
+    results = bench(tmp_path, systems, Fixed(say(0), say(0), simulated=True), 1, selection={"task": "microworld"})
+    text = (tmp_path / "bench.json").read_text()
+    assert "secret" not in text
+    assert str(tmp_path) not in text
+    saved = json.loads(text)
+    assert saved["solver"]["simulated"] is True
+    assert saved["solver"]["host"] == "127.0.0.1:1"
+    assert saved["solver"]["price"]["date"] == "2026-01-02"
+    assert saved["selection"] == {"task": "microworld"}
+    assert saved["machine"]["cores"] >= 1
+    assert (tmp_path / saved["rows"]).is_file()
+    shown = show(results)
+    assert "SIMULATED" in shown.splitlines()[0]
+    assert "SIMULATED" in shown.splitlines()[-1]
+    assert max(map(len, shown.splitlines()[:14])) <= 120
+
+
+AT_ONCE = Timing(0, 0)
+
+
+def test_over_a_real_socket_nothing_is_asked_twice(tmp_path: Path) -> None:
+    count = 6
+    known = list(problems("test", count))
+    mind, requests = SimulatedSolver(known, Skill(asked=0, reasoned=1, in_head=1), 0), []
+
+    def counted(messages: Sequence[Message]) -> str:
+        requests.append(messages)
+        return mind.reply(messages)
+
+    def run(url: str) -> Results:
+        solver = solvers.enter_context(closing(OpenAISolver(MODEL, url)))
+        backend = ScriptedBackend([render(problem.decomposition) for problem in known])
+        near = local_system("local", backend, Manifest("bundle", "student", "tiny", "S_D-T"), ["abc"], "static")
+        far = remote_system(solver, PRICE, solver.url, "static")
+        provider = Provider(solver, PRICE, solver.url)
+        examples = load_examples(Selection(split="test", limit=count))
+        return run_bench([*BASELINES, far, near], examples, provider=provider, score=score, output=tmp_path / "b.json")
+
+    with ExitStack() as solvers, serve(counted, MODEL, port=0, timing=AT_ONCE, simulated=True) as url:
+        results = run(url)
+        asked = len(requests)
+        again = run(url)
+    assert asked == 5 * count  # single-stage, cot, decompose + solve, solve
+    assert len(requests) == asked
+    assert again.systems == results.systems
+    assert again.solver.simulated
+    assert again.solver.priced_as == "big"
+    alone, reasoned, far, near = again.systems
+    assert (alone.accuracy, reasoned.accuracy) == (0, 0)
+    split = sum(bool(problem.decomposition.texts) for problem in known) / count
+    assert (far.accuracy, near.accuracy) == (split, split)
+    assert (far.exact, near.exact) == (1, 1)
+    assert near.bytes_per_question < far.bytes_per_question  # type: ignore[operator]
+    assert near.usd_per_1000 < far.usd_per_1000  # type: ignore[operator]
+
+
+def cli_bench(*args: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["bench", *map(str, args)])
+
+
+def test_the_verb_prints_tables_and_writes_json(tmp_path: Path, bundle_folder: Path) -> None:
+    output = tmp_path / "out.json"
+    with simulated_server(problems("test", 2), timing=AT_ONCE) as url:
+        given = ("--model", bundle_folder, "--limit", "2", "--solver-url", url, "--price-as", "gpt-4o-mini")
+        common = ("--solver-model", MODEL, "--output", output)
+        shown = cli_bench(*given, *common)
+        as_json = cli_bench(*given, *common, "--json")
+    assert shown.exit_code == 0, shown.output
+    assert "SIMULATED" in shown.stdout.splitlines()[0]
+    assert "priced as gpt-4o-mini" in shown.stdout.splitlines()[0]
+    assert shown.stdout.splitlines()[-1].startswith(f"With a SIMULATED solver ({MODEL}, priced as gpt-4o-mini): Local")
+    saved, printed = json.loads(output.read_text()), json.loads(as_json.stdout)
+    assert [system["system"] for system in saved["systems"]][:3] == ["single-stage", "cot", "remote"]
+    assert saved["systems"] == printed["systems"]
+    assert saved["solver"]["simulated"] is True
+    assert str(tmp_path) not in output.read_text()
+
+
+def test_a_ceiling_ends_the_verb_before_the_call(tmp_path: Path, bundle_folder: Path) -> None:
+    with simulated_server(problems("test", 2), timing=AT_ONCE) as url:
+        given = ("--model", bundle_folder, "--limit", "2", "--solver-url", url, "--price-as", "gpt-4o")
+        ended = cli_bench(*given, "--solver-model", MODEL, "--output", tmp_path / "b.json", "--max-cost", "0.001")
+    assert isinstance(ended.exception, BudgetError)
+    assert "goes on from there" in ended.stderr
+    assert not list(read_rows(tmp_path / "b.rows.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--solver-model", "unheard-of"), "no price is known for 'unheard-of'.*--price-as"),
+        (("--solver-model", "gpt-4o", "--remote-model", "unheard-of"), "no price is known for 'unheard-of'"),
+        (("--solver-model", "gpt-4o", "--prices", "absent.json"), "absent.json: cannot read"),
+        (("--solver-model", "gpt-4o", "--model", "absent"), "absent: no such folder"),
+        ((), "no solver"),
+    ],
+)
+def test_the_verb_refuses_before_it_asks_anyone(tmp_path: Path, given: tuple[str, ...], says: str) -> None:
+    refused = cli_bench(
+        "--limit", "1", "--solver-url", "http://127.0.0.1:1/v1", "--output", tmp_path / "b.json", *given
+    )
+    with pytest.raises(InputError, match=says):
+        raise refused.exception or AssertionError(refused.output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_budgets_at_one_ceiling_spend_together() -> None:
+    cheap = Budget(1.0, PRICE)
+    dear = cheap.at(Price("huge", input=1e-3, output=1e-3, cached=0, date="", source=""))
+    cheap.settle(cheap.reserve(100, 0), 0.6)
+    with pytest.raises(BudgetError):
+        dear.reserve(500, 0)
+    dear.settle(dear.reserve(300, 0), 0.3)
+    assert cheap.spent == pytest.approx(0.9)
