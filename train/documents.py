@@ -1,0 +1,65 @@
+"""Texts that a tiny base model is pre-trained on: microworld problems with their subquestions, told as prose.
+
+A large base model has read worked exercises of many kinds before anyone asks it to decompose. So has this one, of one
+kind; it has never seen edgedc's prompt or a numbered list as a reply. Small chats about a problem teach it the chat
+marks. Held-out domains and the test side of the trained ones do not occur.
+"""
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgedc.files import write_text
+from edgedc.tasks.microworld import Problem, problems
+
+SEED = 1_000_003  # apart from the small seeds that people use for demonstrations
+CHATS = 0.25  # share of the texts that are chats
+
+
+def documents(count: int) -> Iterator[str]:
+    rng = random.Random(SEED)
+    for problem in problems("train", count, SEED):
+        yield _chat(rng, problem) if rng.random() < CHATS else _prose(rng, problem)
+
+
+def _prose(rng: random.Random, problem: Problem) -> str:
+    asks = [step.ask for step in problem.steps]
+    if len(asks) == 1:
+        end = rng.choice(("A single step is enough here.", "One step answers this."))
+        return f"{problem.question}\n{end}"
+    match rng.randrange(3):
+        case 0:
+            middle = "".join(f"Then ask: {ask}\n" for ask in asks[1:-1])
+            return f"{problem.question}\nFirst ask: {asks[0]}\n{middle}Last ask: {asks[-1]}"
+        case 1:
+            lines = "\n".join(f"{letter}) {ask}" for letter, ask in zip("abcdefgh", asks, strict=False))
+            return f"Exercise. {problem.question}\n{lines}"
+        case _:
+            return f"{problem.question}\nTo answer this, one finds out: {' '.join(asks)}"
+
+
+def _chat(rng: random.Random, problem: Problem) -> str:
+    first, last = problem.steps[0].ask, problem.steps[-1].ask
+    task, reply = rng.choice(
+        (
+            ("What is asked in the end?", last),
+            ("With which question does one begin?", first),
+            ("How many steps does it take?", str(len(problem.steps))),
+            ("List what has to be known.", "\n".join(f"- {step.ask}" for step in problem.steps)),
+        )
+    )
+    return f"<|user|>\n{task}\nProblem: {problem.question}<|end|>\n<|assistant|>\n{reply}<|end|>"
+
+
+def write_documents(path: Path, count: int) -> None:
+    """One JSON object a line, `{"text": ...}`, as `edgedc train --from-scratch` reads them.
+
+    From a shell:  python -m train.documents FILE COUNT
+    """
+    write_text(path, "".join(json.dumps({"text": text}) + "\n" for text in documents(count)))
+
+
+if __name__ == "__main__":
+    write_documents(Path(sys.argv[1]), int(sys.argv[2]))
