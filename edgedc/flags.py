@@ -41,7 +41,7 @@ def flags(settings: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def _option(f: "dataclasses.Field[Any]", hint: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     name = f.name.replace("_", "-")
-    if isinstance(hint, types.UnionType):  # `int | None`
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # `int | None`, `Literal[...] | None`
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
     declaration = f"--{name}/--no-{name}" if hint is bool else f"--{name}"
     kind: Any = hint

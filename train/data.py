@@ -19,13 +19,13 @@ IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 
 def read_training_rows(path: Path) -> tuple[list[Row], Counter[str]]:
-    """Rows to train on: demonstrations that hold a decomposition, or documents (`{"text": ...}`).
+    """Rows to train on: demonstrations that hold a decomposition, or documents (`{"prompt": ..., "completion": ...}`).
 
     Refused, truncated and unparsable replies are counted, not trained on.
     """
     rows, left_out = [], Counter[str]()
     for number, row in enumerate(read_rows(path), start=1):
-        if isinstance(row.get("text"), str):
+        if _is_document(row):
             rows.append(row)
         elif "question" not in row or "status" not in row:
             raise InputError(f"{path}:{number}: not a row of  edgedc teach  (question, status, subquestions)")
@@ -38,14 +38,22 @@ def read_training_rows(path: Path) -> tuple[list[Row], Counter[str]]:
     return rows, left_out
 
 
+def _is_document(row: Row) -> bool:
+    return isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str)
+
+
 def texts_of(rows: Sequence[Row], settings: TrainSettings) -> list[str]:
     """What a tokenizer made from scratch is fitted to."""
-    return [row["text"] if "text" in row else "\n".join(_prompt_and_reply(row, settings)) for row in rows]
+    return [
+        row["prompt"] + row["completion"]
+        if _is_document(row)
+        else f"{_messages(row, settings)[0]['content']}\n{_reply(row)}"
+        for row in rows
+    ]
 
 
-def _prompt_and_reply(row: Row, settings: TrainSettings) -> tuple[str, str]:
-    messages = _messages(row, settings)
-    return messages[0]["content"], render(decomposition_of(row["subquestions"]))
+def _reply(row: Row) -> str:
+    return render(decomposition_of(row["subquestions"]))
 
 
 def _messages(row: Row, settings: TrainSettings) -> list[Any]:
@@ -58,23 +66,23 @@ def _messages(row: Row, settings: TrainSettings) -> list[Any]:
 def encode(
     path: Path, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
 ) -> list[dict[str, list[int]]]:
-    """Token ids and labels. Of a demonstration only the completion and its end have labels; of a document, all.
+    """Token ids and labels: only the completion, with the token that ends it, has labels.
 
     Raises InputError for a row that is longer than `max_length`.
     """
     features = []
     for number, row in enumerate(rows, start=1):
-        if "text" in row:
+        if _is_document(row):
             # Documents may be written in the chat format, whose marks are special tokens.
-            ids = tokenizer(row["text"], add_special_tokens=False)["input_ids"] + [tokenizer.pad_token_id]
-            labels = list(ids)
+            prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+            reply, end = row["completion"], tokenizer.pad_token_id
         else:
             prompt = tokenizer.apply_chat_template(
                 _messages(row, settings), add_generation_prompt=True, return_dict=False
             )
-            reply = tokenizer(_prompt_and_reply(row, settings)[1], add_special_tokens=False)["input_ids"]
-            ids = prompt + reply + [tokenizer.eos_token_id]
-            labels = [IGNORED] * len(prompt) + ids[len(prompt) :]
+            reply, end = _reply(row), tokenizer.eos_token_id
+        completion = [*tokenizer(reply, add_special_tokens=False)["input_ids"], end]
+        ids, labels = prompt + completion, [IGNORED] * len(prompt) + completion
         if len(ids) > settings.max_length:
             raise InputError(
                 f"{path}: row {number} has {len(ids)} tokens, more than --max-length {settings.max_length}: "

@@ -2,7 +2,8 @@
 
 A large base model has read worked exercises of many kinds before anyone asks it to decompose. So has this one, of one
 kind; it has never seen edgedc's prompt or a numbered list as a reply. Small chats about a problem teach it the chat
-marks. Held-out domains and the test side of the trained ones do not occur.
+marks. Held-out domains and the test side of the trained ones do not occur. The problem's own text is read, not learnt:
+its names and numbers are drawn by lot, and nothing but noise is to be had from guessing them.
 """
 
 import json
@@ -18,29 +19,29 @@ SEED = 1_000_003  # apart from the small seeds that people use for demonstration
 CHATS = 0.25  # share of the texts that are chats
 
 
-def documents(count: int) -> Iterator[str]:
+def documents(count: int) -> Iterator[tuple[str, str]]:
+    """(what is read, what is to be learnt)."""
     rng = random.Random(SEED)
     for problem in problems("train", count, SEED):
         yield _chat(rng, problem) if rng.random() < CHATS else _prose(rng, problem)
 
 
-def _prose(rng: random.Random, problem: Problem) -> str:
+def _prose(rng: random.Random, problem: Problem) -> tuple[str, str]:
     asks = [step.ask for step in problem.steps]
     if len(asks) == 1:
-        end = rng.choice(("A single step is enough here.", "One step answers this."))
-        return f"{problem.question}\n{end}"
+        return f"{problem.question}\n", rng.choice(("A single step is enough here.", "One step answers this."))
     match rng.randrange(3):
         case 0:
             middle = "".join(f"Then ask: {ask}\n" for ask in asks[1:-1])
-            return f"{problem.question}\nFirst ask: {asks[0]}\n{middle}Last ask: {asks[-1]}"
+            return f"{problem.question}\n", f"First ask: {asks[0]}\n{middle}Last ask: {asks[-1]}"
         case 1:
             lines = "\n".join(f"{letter}) {ask}" for letter, ask in zip("abcdefgh", asks, strict=False))
-            return f"Exercise. {problem.question}\n{lines}"
+            return f"Exercise. {problem.question}\n", lines
         case _:
-            return f"{problem.question}\nTo answer this, one finds out: {' '.join(asks)}"
+            return f"{problem.question}\nTo answer this, one finds out:", f" {' '.join(asks)}"
 
 
-def _chat(rng: random.Random, problem: Problem) -> str:
+def _chat(rng: random.Random, problem: Problem) -> tuple[str, str]:
     first, last = problem.steps[0].ask, problem.steps[-1].ask
     task, reply = rng.choice(
         (
@@ -50,15 +51,16 @@ def _chat(rng: random.Random, problem: Problem) -> str:
             ("List what has to be known.", "\n".join(f"- {step.ask}" for step in problem.steps)),
         )
     )
-    return f"<|user|>\n{task}\nProblem: {problem.question}<|end|>\n<|assistant|>\n{reply}<|end|>"
+    return f"<|user|>\n{task}\nProblem: {problem.question}<|end|>\n<|assistant|>\n", f"{reply}<|end|>"
 
 
 def write_documents(path: Path, count: int) -> None:
-    """One JSON object a line, `{"text": ...}`, as `edgedc train --from-scratch` reads them.
+    """One JSON object a line, `{"prompt": ..., "completion": ...}`, as `edgedc train --from-scratch` reads them.
 
     From a shell:  python -m train.documents FILE COUNT
     """
-    write_text(path, "".join(json.dumps({"text": text}) + "\n" for text in documents(count)))
+    rows = ({"prompt": prompt, "completion": completion} for prompt, completion in documents(count))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+# `make demo` runs the whole chain on this machine, `make test` checks and tests it; both install what they need.
+
+# The first Python that is new enough; another one:  make PYTHON=/path/to/python
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := .venv/installed
+LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
+TORCH := $(shell grep '^torch==' constraints.txt)
+# pip before 25.1 cannot install a dependency group, so the names are read from the one place that has them.
+DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check test-slow bench-startup base clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(INSTALLED)  ## install everything into .venv (again when constraints.txt or pyproject.toml change)
+
+$(INSTALLED): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "edgedc needs Python 3.11 or later: make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "== 1 of 2: torch, alone and at exactly one version (about a minute)"
+	@# A range, or letting another package ask for torch, would take several GB of CUDA packages on Linux.
+	$(PIP) install --quiet "$(TORCH)"
+	@if $(PIP) cache list llama_cpp_python 2>/dev/null | grep -q 'llama_cpp_python-$(LLAMA)-'; then \
+		echo "== 2 of 2: everything else (about a minute); llama-cpp-python is taken from pip's cache"; \
+	else \
+		echo "== 2 of 2: everything else. llama-cpp-python $(LLAMA) is compiled from source once: about 4 minutes on"; \
+		echo "   2 cores, with nothing on the screen meanwhile. The wheel stays in pip's cache for the next time."; \
+	fi
+	$(PIP) install --quiet -c constraints.txt -e '.[train,export,llamacpp,onnx]' $(DEV)
+	@touch $@
+
+demo: $(INSTALLED)  ## the main job, offline: teach, train, export, decompose, pair, bench
+	$(BIN)/edgedc demo
+
+check: $(INSTALLED)  ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: check  ## check, then the default tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+bench-startup: $(INSTALLED)  ## how fast `edgedc --help` starts, against click alone
+	$(BIN)/python benchmarks/startup.py
+
+base: $(INSTALLED)  ## pre-train the demo's base model again: an hour on 2 cores; goes on where it was stopped
+	$(BIN)/python -m train.documents build/documents.jsonl 100000
+	$(BIN)/edgedc train --from-scratch tiny --epochs 1 --checkpoint-every 250 build/documents.jsonl edgedc/models/demo-base
+
+clean:  ## remove .venv, caches and what was built
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

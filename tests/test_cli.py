@@ -1,0 +1,137 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+import edgedc.commands
+from edgedc import __version__, cli
+from edgedc.errors import BudgetError, GateError, InputError, MissingExtra, SolverTimeout
+
+HEAVY = ("torch", "transformers", "peft", "llama_cpp", "onnxruntime", "datasets")
+
+
+def run(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgedc", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+REPORT = "import atexit, sys; atexit.register(lambda: print('LOADED', *sys.modules)); import edgedc"
+
+
+def run_and_list_modules(code: str) -> tuple[str, set[str]]:
+    """What the code prints, and the modules that its process had loaded at its end."""
+    command = [sys.executable, "-c", f"{REPORT}\n{code}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    printed, _, loaded = done.stdout.rpartition("LOADED")
+    return printed, set(loaded.split())
+
+
+@pytest.mark.parametrize(
+    "code", ["", "edgedc.cli.main(['--help'])", "edgedc.cli.main(['-h'])", "edgedc.cli.main(['--version'])"]
+)
+def test_importing_and_asking_for_help_loads_nothing_heavy(code: str) -> None:
+    _, loaded = run_and_list_modules(f"import edgedc.cli; {code}" if code else "")
+    assert "edgedc" in loaded
+    assert not {*HEAVY, "httpx", "jinja2", "numpy"} & loaded
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_of_a_verb_loads_no_models_library(verb: str) -> None:
+    printed, loaded = run_and_list_modules(f"import edgedc.cli; edgedc.cli.main(['{verb}', '--help'])")
+    assert f"Usage: edgedc {verb}" in printed
+    assert not set(HEAVY) & loaded
+
+
+def test_the_list_of_verbs_is_the_folder_of_commands() -> None:
+    folder = Path(str(edgedc.commands.__file__)).parent
+    assert set(cli.VERBS) == {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
+
+
+def test_help_and_version() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(f"\n  {verb} " in done.stdout for verb in cli.VERBS)
+    assert run("--version").stdout == f"edgedc, version {__version__}\n"
+
+
+@pytest.mark.parametrize("args", [["decompse"], ["decompose", "--no-such-flag"], []])
+def test_wrong_usage_exits_2_and_prints_no_result(args: list[str]) -> None:
+    done = run(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Usage: edgedc" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def exit_of(monkeypatch: pytest.MonkeyPatch, error: BaseException | None) -> int | str | None:
+    """The exit code of a verb that raises this; the verb is a real one, put where the group looks for it."""
+
+    @click.command()
+    def command() -> None:
+        if error is not None:
+            raise error
+
+    module = ModuleType("edgedc.commands.trial")
+    module.__dict__["command"] = command
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.VERBS, "trial", "")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["trial"])
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (None, 0),
+        (SolverTimeout("too slow"), 1),
+        (InputError("no file"), 2),
+        (MissingExtra("torch", "train"), 2),
+        (GateError("not equal"), 3),
+        (BudgetError("too dear"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException | None, code: int
+) -> None:
+    assert exit_of(monkeypatch, error) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    if error is None:
+        assert err == ""
+    else:
+        [line] = err.split("\n")[-2:-1]
+        assert err.strip() == line  # one line, behind the end of what ^C interrupted
+        assert line.startswith("edgedc: ")
+        assert str(error) in line
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_of(monkeypatch, ZeroDivisionError("a bug"))
+
+
+def test_an_extra_that_is_not_installed_is_named_with_its_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "train"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "thing.py").write_text("import no_such_package_anywhere")
+    (package / "broken.py").write_text("from edgedc.no_such_module import x")
+    for name in [name for name in sys.modules if name == "train" or name.startswith("train.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        MissingExtra, match=r"no_such_package_anywhere is not installed: run  pip install 'edgedc\[train\]'"
+    ):
+        cli.workshop("train.thing")
+    with pytest.raises(ModuleNotFoundError, match=r"edgedc\.no_such_module"):  # ours: a bug, not a missing extra
+        cli.workshop("train.broken")
+    for name in ("train", "train.thing", "train.broken"):
+        sys.modules.pop(name, None)

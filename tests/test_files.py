@@ -1,0 +1,183 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgedc.errors import InputError
+from edgedc.files import RowWriter, key_of, numbered_rows, read_rows, read_text, sha256_of, staged_folder, write_text
+
+# A job of 5 items that is killed in the middle of writing the item it is told.
+JOB = """
+import os, signal, sys
+from pathlib import Path
+from edgedc.files import RowWriter
+with RowWriter(Path(sys.argv[1])) as out:
+    for k in range(5):
+        if str(k) in out.rows:
+            print("had", k)
+            continue
+        if k == int(sys.argv[2]):
+            half = '{"key": "%d", "text": "a half' % k
+            os.write(out._file.fileno(), half.encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+        out.write({"key": str(k), "text": "é" * k})
+"""
+
+
+def run_job(path: Path, killed_at: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", JOB, str(path), str(killed_at)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_killed_job_resumes_and_loses_only_the_row_in_flight(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "rows.jsonl"
+    assert run_job(path, 2).returncode == -signal.SIGKILL
+    assert path.read_bytes().endswith(b'"a half')
+    assert run_job(path, 4).returncode == -signal.SIGKILL
+    last = run_job(path, -1)
+    assert last.returncode == 0, last.stderr
+    assert last.stdout.split() == ["had", "0", "had", "1", "had", "2", "had", "3"]
+    assert [row["key"] for row in read_rows(path)] == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 14, 20])
+def test_a_last_row_cut_anywhere_is_written_again(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    with RowWriter(path) as out:
+        out.write({"key": "a", "text": "eins"})
+    whole = path.read_bytes()
+    path.write_bytes(whole + '{"key": "b", "text": "zwölf"}'.encode()[:cut])
+    with RowWriter(path) as out:
+        assert list(out.rows) == ["a"]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "text", ["my notes", "my notes\n", "my\nnotes", '{"question": "mine"}\n', '{"key": "a"}\n[1]\n', "[1"]
+)
+def test_a_file_that_edgedc_did_not_write_is_left_as_it_was(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        RowWriter(path)
+    assert path.read_text() == text
+
+
+def test_rows_with_any_text_come_back(tmp_path: Path) -> None:
+    row = {"key": key_of("\ud800", 1), "text": "half a pair \ud800, \u2028, \x85, é, \n and \\ud800"}
+    with RowWriter(tmp_path / "rows.jsonl") as out:
+        out.write(row)
+    assert list(read_rows(tmp_path / "rows.jsonl")) == [row]
+    with RowWriter(tmp_path / "rows.jsonl") as out:
+        assert list(out.rows.values()) == [row]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file" / "rows.jsonl"):
+        with pytest.raises(InputError, match="cannot be"):
+            RowWriter(path)
+    with pytest.raises(InputError, match="cannot be made"), staged_folder(tmp_path / "file" / "model"):
+        pass
+
+
+def test_keys_depend_on_everything_and_only_on_that() -> None:
+    assert key_of("m", {"a": 1, "b": 2}) == key_of("m", {"b": 2, "a": 1})
+    assert len({key_of("m", 1), key_of("m", 2), key_of("n", 1), key_of("m1", ""), key_of("m", "1")}) == 5
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": "\xe2\x80\xa8"}\r\n\r\n{"a": 2}\n{"a": \n')
+    rows = numbered_rows(path)
+    assert [next(rows), next(rows)] == [(1, {"a": "\u2028"}), (3, {"a": 2})]
+    with pytest.raises(InputError, match=r"rows\.jsonl:4: not JSON"):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\xff\xfe{", "UTF-8"),
+        (b"[1]", ":1: each line must be a JSON object, not a list"),
+        (b"[" * 100_000, ":1: not JSON"),
+    ],
+)
+def test_what_is_not_rows_is_said_in_one_line(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        list(read_rows(path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_text(tmp_path / "nothing")
+
+
+def test_write_text_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def made(path: Path, text: str) -> None:
+    with staged_folder(path) as stage:
+        (stage / "weights").write_text(text)
+        (stage / "manifest.json").write_text("{}")
+
+
+def test_a_staged_folder_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "models" / "student"
+    made(path, "old")
+    with pytest.raises(ZeroDivisionError), staged_folder(path) as stage:
+        (stage / "weights").write_text("half" * (1 // 0))
+    assert (path / "weights").read_text() == "old"
+    with staged_folder(path) as stage:
+        (stage / "weights").write_text("new")
+        assert (path / "weights").read_text() == "old"
+    assert (path / "weights").read_text() == "new"
+    assert not (path / "manifest.json").exists()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_kill_while_staging_leaves_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "student"
+    made(path, "old")
+    job = f"""
+import os, signal
+from pathlib import Path
+from edgedc.files import staged_folder
+with staged_folder(Path({str(path)!r})) as stage:
+    (stage / "weights").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", job], timeout=60, check=False).returncode == -signal.SIGKILL
+    assert (path / "weights").read_text() == "old"
+    made(path, "new")
+    assert (path / "weights").read_text() == "new"
+
+
+def test_a_folder_that_edgedc_did_not_make_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    for name in ("thesis", "file"):
+        with pytest.raises(InputError, match="was not made by edgedc"), staged_folder(tmp_path / name):
+            pass
+    assert (tmp_path / "thesis" / "chapter").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    made(tmp_path / "empty", "new")
+    assert (tmp_path / "empty" / "weights").exists()
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,70 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from edgedc.flags import flag, flags
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every kind of field that a settings class may have."""
+
+    max_steps: int = flag(100, "Steps to take.")
+    learning_rate: float = flag(1e-3, "Step size.")
+    name: str = flag("", "A name.")
+    shuffle: bool = flag(True, "Mix the rows.")
+    style: Literal["plain", "bold"] = flag("plain", "A style.")
+    other: Literal["a", "b"] | None = flag(None, "Another choice, or none.")
+    limit: int | None = flag(None, "A limit, or none.")
+    out: Path | None = flag(None, "A place, or none.")
+    hidden: int = 7
+
+
+@dataclass(frozen=True)
+class Where:
+    port: int = flag(80, "A port.")
+
+
+@click.command()
+@click.argument("word")
+@flags(Recipe)
+@flags(Where)
+def command(recipe: Recipe, where: Where, word: str) -> None:
+    """Say what came."""
+    click.echo(repr((recipe, where, word)))
+
+
+def said(*args: str) -> str:
+    result = CliRunner().invoke(command, args)
+    assert result.exit_code == 0, result.output
+    return result.output.strip()
+
+
+def test_defaults_are_the_dataclass_s_own() -> None:
+    assert said("w") == repr((Recipe(), Where(), "w"))
+
+
+def test_every_field_is_a_flag_of_its_type() -> None:
+    args = (
+        "w --max-steps 3 --learning-rate 0.5 --name n --no-shuffle --style bold --other b --limit 4 --out x/y --port 1"
+    )
+    expected = Recipe(3, 0.5, "n", False, "bold", "b", 4, Path("x/y"))
+    assert said(*args.split()) == repr((expected, Where(1), "w"))
+
+
+@pytest.mark.parametrize("args", ["--max-steps many", "--style thin", "--other c", "--hidden 8", "--limit 1.5"])
+def test_a_wrong_value_is_a_usage_error(args: str) -> None:
+    assert CliRunner().invoke(command, ["w", *args.split()]).exit_code == 2
+
+
+def test_help_shows_what_is_set_unless_told_otherwise() -> None:
+    text = " ".join(said("--help").split())
+    assert "Say what came." in text
+    assert "--shuffle / --no-shuffle Mix the rows. [default: shuffle]" in text
+    assert "--max-steps INTEGER Steps to take. [default: 100]" in text
+    assert "[plain|bold]" in text
+    assert "--name TEXT A name. --" in text  # an empty default is not shown

@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from edgedc.errors import BudgetError, InputError
+from edgedc.ledger import Budget, Price, Usage, estimate_tokens, find_price, load_prices, total_usage
+
+PRICE = Price("big", input=2e-6, output=10e-6, cached=0.5e-6, date="2026-01-01", source="a test")
+
+
+def test_cost_by_hand() -> None:
+    # 600 fresh at $2, 400 cached at $0.50 and 200 out at $10 per million
+    assert PRICE.cost(Usage(1000, 200, cached_tokens=400)) == pytest.approx(0.0012 + 0.0002 + 0.002)
+    # a server that reports more cached tokens than input does not make the call cheaper than its output
+    assert PRICE.cost(Usage(0, 200, cached_tokens=400)) == pytest.approx(0.0002 + 0.002)
+
+
+def test_a_sum_is_only_as_sure_as_its_weakest_part() -> None:
+    parts = [Usage(1, 2, 1, "server"), Usage(3, 4, 0, "estimate"), Usage(5, 6, 0, "tokenizer")]
+    assert total_usage(parts) == Usage(9, 12, 1, "estimate")
+    assert total_usage(parts).tokens == 21
+    assert (estimate_tokens(""), estimate_tokens("abcde")) == (0, 2)
+
+
+def test_the_table_that_ships_is_dated() -> None:
+    prices = load_prices()
+    assert prices
+    assert all(p.date.startswith("20") and p.source and p.output > 0 for p in prices.values())
+
+
+def test_an_unknown_model_is_an_error_and_not_free(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'no-such-model'.*--price-as"):
+        find_price("no-such-model")
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"per-image": {"output_cost_per_image": 0.1}, "half": {"input_cost_per_token": 1e-6}}))
+    for model in ("per-image", "half"):
+        with pytest.raises(InputError, match="no price is known"):
+            find_price(model, path)
+
+
+def test_a_table_in_litellms_format(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    row = {"input_cost_per_token": 2e-6, "output_cost_per_token": 1e-5}
+    path.write_text(json.dumps({"a": row, "b": row | {"cache_read_input_token_cost": 5e-7}}))
+    assert find_price("a", path).cached == 2e-6  # no discount is known, so none is counted
+    assert find_price("b", path).cached == 5e-7
+    assert find_price("a", path).source == str(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        "{",
+        "[" * 100_000,
+        '{"m": {"input_cost_per_token": NaN, "output_cost_per_token": 1}}',
+        '{"m": {"input_cost_per_token": -1, "output_cost_per_token": 1}}',
+        '{"m": {"input_cost_per_token": 1, "output_cost_per_token": 1, "cache_read_input_token_cost": "free"}}',
+    ],
+)
+def test_a_bad_price_table_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"prices\.json") as caught:
+        load_prices(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="nothing"):
+        load_prices(tmp_path / "nothing")
+
+
+def test_litellms_own_table(data_folder: Path) -> None:
+    path = data_folder / "prices" / "litellm_model_prices_and_context_window.json"
+    prices = load_prices(path)
+    assert len(prices) > 1000
+    assert find_price("gpt-4o-mini", path).input == pytest.approx(1.5e-7)
+
+
+def test_a_budget_is_never_exceeded_even_by_calls_in_flight() -> None:
+    budget = Budget(0.01, PRICE)
+    first = budget.reserve(1000, 600)  # $0.008
+    with pytest.raises(BudgetError, match="--max-cost"):
+        budget.reserve(1000, 600)
+    budget.settle(first, 0.001)
+    second = budget.reserve(1000, 600)  # 0.001 + 0.008
+    budget.settle(second, 0.008)
+    assert budget.spent == pytest.approx(0.009)
+    with pytest.raises(BudgetError):
+        budget.reserve(1, 100)  # $0.001002
+    budget.reserve(0, 99)
+
+
+@pytest.mark.parametrize("ceiling", [0, -1, float("nan")])
+def test_a_ceiling_is_an_amount(ceiling: float) -> None:
+    with pytest.raises(InputError, match="--max-cost"):
+        Budget(ceiling, PRICE)
