@@ -16,12 +16,8 @@ from edgedc.errors import InputError
 from edgedc.prompts import final_answer
 from edgedc.tasks import Example, Selection
 from edgedc.tasks.microworld.common import COMMON, NAMES
-from edgedc.tasks.microworld.heldout import HELD_OUT
-from edgedc.tasks.microworld.indoors import READING, RECIPES, SAVINGS, SHOPPING, TRAVEL
-from edgedc.tasks.microworld.outdoors import FARM, GARDEN, PARTY, SPORT, WORK
+from edgedc.tasks.microworld.domains import HELD_OUT, TRAINED
 from edgedc.tasks.microworld.story import Ask, Domain, Part
-
-TRAINED: tuple[Domain, ...] = (SHOPPING, TRAVEL, RECIPES, SAVINGS, READING, FARM, GARDEN, SPORT, WORK, PARTY)
 
 SPLITS = ("train", "test", "heldout")
 DEFAULT_COUNT = 1000
