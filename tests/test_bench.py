@@ -39,7 +39,7 @@ class Fixed:
         self.calls = 0
         self.simulated = simulated
 
-    def solve(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:  # noqa: ARG002
+    def solve(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
         self.calls += 1
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):

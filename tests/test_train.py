@@ -168,13 +168,13 @@ def test_what_is_no_adapter_cannot_be_merged(model_folder, adapter, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_train_on_gsm8k(data_folder, tmp_path, adapter):  # noqa: ARG001 (torch is warm by then)
+def test_train_on_gsm8k(data_folder, tmp_path, adapter):
     """Real questions with human subquestions: the loss falls, and the model loads and runs."""
     from edgedc.tasks import Selection, load_examples
     from train.teach import teach
 
     examples = load_examples(Selection("gsm8k", str(data_folder / "gsm8k" / "train_socratic.jsonl"), limit=400))
-    teach(examples, None, tmp_path / "rows.jsonl", report=lambda done, total: None)  # noqa: ARG005
+    teach(examples, None, tmp_path / "rows.jsonl", report=lambda done, total: None)
     settings = TrainSettings(
         from_scratch="nano", vocabulary=1024, max_steps=200, batch_size=4, max_subquestions=None, learning_rate=2e-3
     )

@@ -27,18 +27,21 @@ def documents(count: int) -> Iterator[tuple[str, str]]:
 
 
 def _prose(rng: random.Random, problem: Problem) -> tuple[str, str]:
+    """A word stands before the problem, so that a name that opens it is the same token as everywhere else."""
     asks = [step.ask for step in problem.steps]
     if len(asks) == 1:
-        return f"{problem.question}\n", rng.choice(("A single step is enough here.", "One step answers this."))
+        return f"Exercise: {problem.question}\n", rng.choice(
+            ("A single step is enough here.", "One step answers this.")
+        )
     match rng.randrange(3):
         case 0:
             middle = "".join(f"Then ask: {ask}\n" for ask in asks[1:-1])
-            return f"{problem.question}\n", f"First ask: {asks[0]}\n{middle}Last ask: {asks[-1]}"
+            return f"Problem: {problem.question}\n", f"First ask: {asks[0]}\n{middle}Last ask: {asks[-1]}"
         case 1:
             lines = "\n".join(f"{letter}) {ask}" for letter, ask in zip("abcdefgh", asks, strict=False))
-            return f"Exercise. {problem.question}\n", lines
+            return f"Exercise: {problem.question}\n", lines
         case _:
-            return f"{problem.question}\nTo answer this, one finds out:", f" {' '.join(asks)}"
+            return f"Problem: {problem.question}\nTo answer this, one finds out:", f" {' '.join(asks)}"
 
 
 def _chat(rng: random.Random, problem: Problem) -> tuple[str, str]:

@@ -1,0 +1,47 @@
+"""The commands of the README, run as they stand there. Minutes on 2 cores: make test-slow."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgedc.solvers.loopback import Timing
+from edgedc.solvers.simulated import simulated_server
+from edgedc.tasks.microworld import problems
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+EDGEDC = Path(sys.executable).with_name("edgedc")
+
+
+def test_the_demo_makes_a_student_that_works(tmp_path):
+    done = subprocess.run([EDGEDC, "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == 0, done.stderr
+    share = re.search(r"student +trained domains +([\d.]+)%", done.stdout)
+    assert share, done.stdout
+    assert float(share[1]) >= 95
+    seconds = re.search(r"Done in (\d+) s", done.stdout)
+    assert seconds
+    assert {p.name for p in (tmp_path / "demo").iterdir()} >= {"adapter", "student", "bundle", "bench.json"}
+    assert "SIMULATED" in done.stdout
+
+
+def test_the_six_lines_of_the_readme_run(tmp_path):
+    lines = re.search(r"Six lines.*?```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
+    with simulated_server(problems("test", 1), timing=Timing(0.0, 0.0)) as url:
+        for line in lines.strip().splitlines():
+            done = subprocess.run(
+                line.replace("edgedc", str(EDGEDC), 1),
+                shell=True,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=1200,
+                check=False,
+                env={"EDGEDC_BASE_URL": url, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            if line.startswith("edgedc decompose"):
+                assert done.stdout.startswith("1. ")
