@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgedc import __version__
 from edgedc.backends import choose
-from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, Artifact, Format, Manifest, read_manifest, write_manifest
+from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, Artifact, Format, Manifest, now, read_manifest, write_manifest
 from edgedc.errors import InputError, MissingExtra
 from edgedc.files import staged_folder
 
@@ -113,7 +113,7 @@ def _bundle_manifest(model: Path) -> Manifest:
         weights_sha256=hashlib.sha256(" ".join(choice.identity()).encode()).hexdigest(),
         parameters=choice.manifest.parameters or counted,
         artifacts=(),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=now(),
         edgedc=__version__,
     )
 
@@ -180,9 +180,9 @@ def _ticker(label: str, total: int, say: Say) -> Callable[[], None]:
     def tick() -> None:
         nonlocal done, noticed
         done += 1
-        now = time.perf_counter()
-        if done == total or now - noticed > NOTICE_S:
-            noticed = now
-            say(f"{label}: {done} of {total} prompts, {now - started:.1f} s")
+        at = time.perf_counter()
+        if done == total or at - noticed > NOTICE_S:
+            noticed = at
+            say(f"{label}: {done} of {total} prompts, {at - started:.1f} s")
 
     return tick

@@ -1,4 +1,4 @@
-"""Texts that a tiny base model is pre-trained on: microworld problems with their subquestions, told as prose.
+"""Texts that a tiny base model is pre-trained on: microworld problems with their subquestions, as exercises.
 
 A large base model has read worked exercises of many kinds before anyone asks it to decompose. So has this one, of one
 kind; it has never seen edgedc's prompt or a numbered list as a reply. Small chats about a problem teach it the chat
@@ -16,42 +16,30 @@ from edgedc.files import write_text
 from edgedc.tasks.microworld import Problem, problems
 
 SEED = 1_000_003  # apart from the small seeds that people use for demonstrations
-CHATS = 0.25  # share of the texts that are chats
+CHATS = 0.2  # share of the texts that are chats
 
 
 def documents(count: int) -> Iterator[tuple[str, str]]:
     """(what is read, what is to be learnt)."""
     rng = random.Random(SEED)
     for problem in problems("train", count, SEED):
-        yield _chat(rng, problem) if rng.random() < CHATS else _prose(rng, problem)
+        yield _chat(rng, problem) if rng.random() < CHATS else _prose(problem)
 
 
-def _prose(rng: random.Random, problem: Problem) -> tuple[str, str]:
+def _prose(problem: Problem) -> tuple[str, str]:
     """A word stands before the problem, so that a name that opens it is the same token as everywhere else."""
     asks = [step.ask for step in problem.steps]
     if len(asks) == 1:
-        return f"Exercise: {problem.question}\n", rng.choice(
-            ("A single step is enough here.", "One step answers this.")
-        )
-    match rng.randrange(3):
-        case 0:
-            middle = "".join(f"Then ask: {ask}\n" for ask in asks[1:-1])
-            return f"Problem: {problem.question}\n", f"First ask: {asks[0]}\n{middle}Last ask: {asks[-1]}"
-        case 1:
-            lines = "\n".join(f"{letter}) {ask}" for letter, ask in zip("abcdefgh", asks, strict=False))
-            return f"Exercise: {problem.question}\n", lines
-        case _:
-            return f"Problem: {problem.question}\nTo answer this, one finds out:", f" {' '.join(asks)}"
+        return f"Exercise: {problem.question}\n", "One step is enough."
+    return f"Exercise: {problem.question}\n", "\n".join(f"{a}) {ask}" for a, ask in zip("abcde", asks, strict=False))
 
 
 def _chat(rng: random.Random, problem: Problem) -> tuple[str, str]:
-    first, last = problem.steps[0].ask, problem.steps[-1].ask
+    asks = [step.ask for step in problem.steps]
     task, reply = rng.choice(
         (
-            ("What is asked in the end?", last),
-            ("With which question does one begin?", first),
-            ("How many steps does it take?", str(len(problem.steps))),
-            ("List what has to be known.", "\n".join(f"- {step.ask}" for step in problem.steps)),
+            ("What is asked in the end?", asks[-1]),
+            ("List what has to be known.", "\n".join(f"- {ask}" for ask in asks)),
         )
     )
     return f"<|user|>\n{task}\nProblem: {problem.question}<|end|>\n<|assistant|>\n", f"{reply}<|end|>"

@@ -59,7 +59,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, preset: str, seed: int) -> Ll
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.02,
+        initializer_range=0.04,
         **PRESETS[preset],
     )
     return LlamaForCausalLM(config)

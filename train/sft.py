@@ -191,6 +191,7 @@ def _arguments(work: Path, settings: TrainSettings) -> TrainingArguments:
         lr_scheduler_type="cosine",
         warmup_ratio=0.03,
         weight_decay=0.01,
+        adam_beta2=0.98,  # small batches, few steps: the usual 0.999 remembers too long
         max_grad_norm=1.0,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         logging_steps=10,

@@ -1,7 +1,6 @@
 """Local against remote decomposition: the same questions through every system, one row per question and system."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from edgedc.bench.machine import Machine, this_machine
 from edgedc.bench.metrics import Record, Summary, call_of, record_from, summarise
 from edgedc.bench.quality import score_decomposition
 from edgedc.bench.systems import System
+from edgedc.bundle import now
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError
 from edgedc.files import RowWriter, key_of, write_text
 from edgedc.generation import Solver
@@ -230,7 +230,7 @@ def _results(
     host = provider.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     return Results(
         edgedc=__version__,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=now(),
         machine=this_machine(),
         selection=selection,
         solver=About(provider.solver.model, host, simulated, provider.priced_as, price),

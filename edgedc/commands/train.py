@@ -16,8 +16,8 @@ from edgedc.flags import flags
 def command(trainsettings: Any, data: Path, out: Path) -> None:
     """Train on DATA, the rows of `edgedc teach`, and write an adapter to OUT.
 
-    Loss is on the completions only. With --from-scratch, DATA may also hold documents, {"prompt": ..., "completion": ...} a line, and OUT is
-    a whole model. Runs on a GPU when there is one.
+    Loss is on the completions only. With --from-scratch OUT is a whole model, and DATA may also hold documents, a line
+    being {"prompt": ..., "completion": ...}. Runs on a GPU when there is one.
     """
     trained = workshop("train.sft").train(data, out, trainsettings, show)
     left_out = "".join(f", {count} left out: {why}" for why, count in trained.left_out.items())

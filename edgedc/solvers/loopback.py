@@ -13,6 +13,7 @@ from typing import Any
 from edgedc.errors import InputError
 from edgedc.flags import flag
 from edgedc.generation import Message
+from edgedc.solvers import SIMULATED
 
 _LONGEST_REQUEST = 2**20
 
@@ -146,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header(*framing)
         if self.server.simulated:
-            self.send_header("x-edgedc-simulated", "true")
+            self.send_header(SIMULATED, "true")
         self.end_headers()
 
 

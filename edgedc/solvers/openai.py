@@ -16,12 +16,12 @@ import httpx
 from edgedc.errors import InputError, SolverError, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.generation import Generation, Message
 from edgedc.ledger import Budget, Usage, estimate_tokens
+from edgedc.solvers import SIMULATED
 from edgedc.solvers.stream import Reply, read_error, read_stream, read_whole
 
 OPENAI = "https://api.openai.com/v1"
 TIMEOUT_S = 120.0
 RETRIES = 2
-SIMULATED = "x-edgedc-simulated"
 
 _CONNECT_S = 5.0
 _LONGEST_WAIT_S = 20.0

@@ -15,5 +15,5 @@ from edgedc.tasks.microworld.domains.work import WORK
 from edgedc.tasks.microworld.story import Domain
 
 # Problems are drawn by place in these tuples: append, or every seed makes other problems.
-TRAINED: tuple[Domain, ...] = (SHOPPING, TRAVEL, RECIPES, SAVINGS, READING, FARM, GARDEN, SPORT, WORK, PARTY)
-HELD_OUT: tuple[Domain, ...] = (AQUARIUM, POST)
+TRAINED: tuple[Domain, ...] = (SHOPPING, TRAVEL, RECIPES, SAVINGS, FARM, WORK)
+HELD_OUT: tuple[Domain, ...] = (READING, GARDEN, SPORT, PARTY, AQUARIUM, POST)
