@@ -15,7 +15,7 @@ from edgedc.decomposition import Decomposition, decomposition_of
 from edgedc.errors import InputError
 from edgedc.prompts import final_answer
 from edgedc.tasks import Example, Selection
-from edgedc.tasks.microworld.common import COMMON, NAMES
+from edgedc.tasks.microworld.common import COMMON, KIN, NAMES, OTHER_KIN
 from edgedc.tasks.microworld.domains import HELD_OUT, TRAINED
 from edgedc.tasks.microworld.story import Ask, Domain, Part
 
@@ -157,10 +157,10 @@ def _in_telling_order(piece: Part, facts: list[tuple[str, ...]]) -> list[Ask]:
 
 
 def _words(rng: random.Random, domain: Domain) -> dict[str, str]:
-    people = rng.sample(NAMES, 3)
-    things = rng.sample(domain.things, 2)
-    words = {key: name for key, (name, _) in zip("ABC", people, strict=True)} | {"he": people[0][1]}
-    for key, thing in zip("xy", things, strict=True):
+    name, he = rng.choice(NAMES)
+    words = {"A": name, "he": he, "kin": rng.choice(KIN), "kin2": rng.choice(OTHER_KIN)}
+    half = len(domain.things) // 2
+    for key, thing in (("x", rng.choice(domain.things[:half])), ("y", rng.choice(domain.things[half:]))):
         words |= {key: thing, f"{key}s": plural(thing)}
     return words | {key: rng.choice(choices) for key, choices in domain.words.items()}
 
@@ -187,7 +187,7 @@ def _fill(text: str, words: dict[str, str], numbers: dict[str, int], rng: random
 
 def _text(rng: random.Random, domain: Domain, words: dict[str, str], told: Iterable[str], question: str) -> str:
     sentences: list[str] = []
-    alone = not any(words[key] in " ".join((*told, question)) for key in "BC")
+    alone = not any(words[key] in " ".join((*told, question)) for key in ("kin", "kin2"))
     for fact in told:
         # Once named, a single person can be "he" or "she".
         again = alone and sentences and words["A"] in sentences[0] and fact.startswith(words["A"] + " ")

@@ -14,17 +14,25 @@ NAMES: tuple[tuple[str, str], ...] = tuple(
     [(name, "he") for name in _HE.split()] + [(name, "she") for name in _SHE.split()]
 )
 
+# Two people of whom a problem speaks beside its hero: never both of one list.
+KIN = ("sister", "cousin", "aunt", "niece", "teacher")
+OTHER_KIN = ("brother", "uncle", "nephew", "neighbour", "friend")
+
 COMMON: tuple[Part, ...] = (
     part(
         ("{A} has {n} {xs}.", "{A} owns {n} {xs}.", "There are {n} {xs} that belong to {A}."),
-        ("{B} has {k} times as many {xs} as {A}.", "{B} has {k} times as many as {A} does."),
+        (
+            "{A}'s {kin} has {k} times as many {xs}.",
+            "The {kin} has {k} times as many as {A} does.",
+            "{A}'s {kin} has {k} times that number.",
+        ),
         steps=(
             ask(
                 "b",
                 lambda n, k: n * k,
-                "How many {xs} does {B} have?",
-                "What is the number of {xs} that {B} has?",
-                "Find how many {xs} {B} has.",
+                "How many {xs} does the {kin} have?",
+                "What is the number of {xs} that the {kin} has?",
+                "Find how many {xs} the {kin} has.",
             ),
         ),
         gives="b_owns",
@@ -35,25 +43,25 @@ COMMON: tuple[Part, ...] = (
     part(
         ("{A} has {n} {xs}.", "{A} has got {n} {xs}.", "In the beginning {A} has {n} {xs}."),
         (
-            "{B} has {k} more {xs} than {A}.",
-            "{B} has {k} more than {A} does.",
-            "Compared with {A}, {B} has {k} more {xs}.",
+            "{A}'s {kin} has {k} more {xs}.",
+            "The {kin} has {k} more than {A} does.",
+            "Compared with {A}, the {kin} has {k} more {xs}.",
         ),
         steps=(
             ask(
                 "b",
                 lambda n, k: n + k,
-                "How many {xs} does {B} have?",
-                "How many {xs} are {B}'s?",
-                "Find the number of {xs} that {B} has.",
+                "How many {xs} does the {kin} have?",
+                "What number of {xs} does the {kin} have?",
+                "Find the number of {xs} that the {kin} has.",
             ),
             ask(
                 "t",
                 lambda n, b: n + b,
-                "How many {xs} do {A} and {B} have together?",
+                "How many {xs} do {A} and the {kin} have together?",
                 "How many {xs} do the two have in all?",
-                "What is the total number of {xs} that {A} and {B} have?",
-                "Altogether, how many {xs} do {A} and {B} have?",
+                "What is the total number of {xs} that {A} and the {kin} have?",
+                "Altogether, how many {xs} do {A} and the {kin} have?",
             ),
         ),
         gives="pool",
@@ -63,16 +71,16 @@ COMMON: tuple[Part, ...] = (
     ),
     part(
         ("{A} has {n} {xs}.", "{A} has collected {n} {xs}."),
-        ("{B} has half as many {xs} as {A}.", "{B} has only half as many as {A}."),
-        ("{C} has {k} fewer {xs} than {A}.", "{C} has {k} fewer than {A} has."),
+        ("{A}'s {kin} has half as many {xs}.", "The {kin} has only half as many as {A}."),
+        ("{A}'s {kin2} has {k} fewer {xs} than {A}.", "The {kin2} has {k} fewer than {A} has."),
         steps=(
-            ask("b", lambda n: n / 2, "How many {xs} does {B} have?", "Find {B}'s number of {xs}."),
-            ask("c", lambda n, k: n - k, "How many {xs} does {C} have?", "Find {C}'s number of {xs}."),
+            ask("b", lambda n: n / 2, "How many {xs} does the {kin} have?", "Find the {kin}'s number of {xs}."),
+            ask("c", lambda n, k: n - k, "How many {xs} does the {kin2} have?", "Find the {kin2}'s number of {xs}."),
             ask(
                 "t",
                 lambda n, b, c: n + b + c,
                 "How many {xs} do the three have together?",
-                "How many {xs} do {A}, {B} and {C} have in all?",
+                "How many {xs} do {A}, the {kin} and the {kin2} have in all?",
                 "What is the total number of {xs} that the three have?",
             ),
         ),
@@ -82,14 +90,18 @@ COMMON: tuple[Part, ...] = (
         k=(2, 7),
     ),
     part(
-        ("{C} has {k} fewer {xs} than {B}.", "{C} has {k} {xs} less than {B}.", "{C} owns {k} fewer than {B}."),
+        (
+            "The {kin2} has {k} fewer {xs} than the {kin}.",
+            "The {kin2} has {k} {xs} less than the {kin}.",
+            "The {kin2} owns {k} fewer than the {kin}.",
+        ),
         steps=(
             ask(
                 "c",
                 lambda v, k: v - k,
-                "How many {xs} does {C} have?",
-                "What is the number of {xs} that {C} has?",
-                "Find out how many {xs} {C} has.",
+                "How many {xs} does the {kin2} have?",
+                "What is the number of {xs} that the {kin2} has?",
+                "Find out how many {xs} the {kin2} has.",
             ),
         ),
         takes="b_owns",
@@ -97,14 +109,18 @@ COMMON: tuple[Part, ...] = (
         k=(2, 20),
     ),
     part(
-        ("{B} gives {k} of them away.", "{B} then gives away {k} {xs}.", "{B} hands {k} {xs} to a neighbour."),
+        (
+            "The {kin} gives {k} of them away.",
+            "The {kin} then gives away {k} {xs}.",
+            "The {kin} hands {k} {xs} to a neighbour.",
+        ),
         steps=(
             ask(
                 "left",
                 lambda v, k: v - k,
-                "How many {xs} does {B} have left?",
-                "How many {xs} remain with {B}?",
-                "How many {xs} does {B} keep?",
+                "How many {xs} does the {kin} have left?",
+                "How many {xs} remain with the {kin}?",
+                "How many {xs} does the {kin} keep?",
             ),
         ),
         takes="b_owns",
@@ -113,9 +129,9 @@ COMMON: tuple[Part, ...] = (
     ),
     part(
         (
-            "{C} puts these {xs} equally into {k} boxes.",
-            "{C} packs all of them into {k} boxes, the same number in each.",
-            "{C} sorts them evenly into {k} boxes.",
+            "The {kin2} puts these {xs} equally into {k} boxes.",
+            "The {kin2} packs all of them into {k} boxes, the same number in each.",
+            "The {kin2} sorts them evenly into {k} boxes.",
         ),
         steps=(
             ask(

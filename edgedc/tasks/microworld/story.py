@@ -22,8 +22,8 @@ class Part:
     """Facts and the steps they allow. A head starts a problem; a tail takes the number that a part before it `gives`.
 
     `facts` holds the phrasings of each fact; the facts of a part can be told in any order unless `ordered`. In a text
-    `{A}` `{B}` `{C}` are people, `{x}` `{xs}` `{y}` `{ys}` things of the domain, other lower-case names numbers of
-    the part or words of the domain.
+    `{A}` is the hero, `{kin}` and `{kin2}` are other people, `{x}` `{xs}` `{y}` `{ys}` things of the domain, and other
+    lower-case names numbers of the part or words of the domain.
     """
 
     facts: tuple[tuple[str, ...], ...]

@@ -161,7 +161,11 @@ GARDEN = Domain(
             k=(3, 20),
         ),
         part(
-            ("{B} carries {k} of the cans.", "{k} of the cans are carried by {B}.", "{B} helps with {k} cans."),
+            (
+                "The {kin} carries {k} of the cans.",
+                "{k} of the cans are carried by the {kin}.",
+                "The {kin} helps with {k} cans.",
+            ),
             steps=(
                 ask(
                     "r",

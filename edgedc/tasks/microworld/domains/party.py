@@ -139,17 +139,17 @@ PARTY = Domain(
         ),
         part(
             (
-                "{B} and {C} pay the price together, half each.",
-                "The price is split in half between {B} and {C}.",
-                "{B} and {C} each pay half of the price.",
+                "The {kin} and the {kin2} pay the price together, half each.",
+                "The price is split in half between the {kin} and the {kin2}.",
+                "The {kin} and the {kin2} each pay half of the price.",
             ),
             steps=(
                 ask(
                     "h",
                     lambda v: v / 2,
-                    "How much does {B} pay?",
-                    "What is {B}'s half?",
-                    "How much money does {B} put in?",
+                    "How much does the {kin} pay?",
+                    "What is the {kin}'s half?",
+                    "How much money does the {kin} put in?",
                 ),
             ),
             takes="price",

@@ -55,13 +55,13 @@ SAVINGS = Domain(
         part(
             ("{A} saves ${w} a week.", "{A} puts ${w} aside each week."),
             (
-                "{B} saves {k} times as much as {A} each week.",
-                "{B}'s weekly savings are {k} times those of {A}.",
-                "{B} puts {k} times as much aside each week as {A}.",
+                "The {kin} saves {k} times as much as {A} each week.",
+                "The {kin}'s weekly savings are {k} times those of {A}.",
+                "The {kin} puts {k} times as much aside each week as {A}.",
             ),
             ("They do this for {n} weeks.", "This goes on for {n} weeks.", "Both keep it up for {n} weeks."),
             steps=(
-                ask("b", lambda w, k: w * k, "How much does {B} save each week?"),
+                ask("b", lambda w, k: w * k, "How much does the {kin} save each week?"),
                 ask("t", lambda w, b: w + b, "How much do they save together each week?"),
                 ask(
                     "s",

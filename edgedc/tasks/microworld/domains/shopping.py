@@ -8,7 +8,7 @@ SHOPPING = Domain(
         "pen",
         "notebook",
         "ruler",
-        "eraser",
+        "sharpener",
         "folder",
         "marker",
         "candle",

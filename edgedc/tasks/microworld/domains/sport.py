@@ -97,17 +97,17 @@ SPORT = Domain(
         ),
         part(
             (
-                "{B} scores {k} points more than {A}.",
-                "{B}'s score is {k} points above {A}'s.",
-                "{B} ends {k} points ahead of {A}.",
+                "The {kin} scores {k} points more than {A}.",
+                "The {kin}'s score is {k} points above {A}'s.",
+                "The {kin} ends {k} points ahead of {A}.",
             ),
             steps=(
                 ask(
                     "b",
                     lambda v, k: v + k,
-                    "How many points does {B} score?",
-                    "What is {B}'s score?",
-                    "How many points are {B}'s?",
+                    "How many points does the {kin} score?",
+                    "What is the {kin}'s score?",
+                    "How many points are the {kin}'s?",
                 ),
             ),
             takes="score",
@@ -120,9 +120,9 @@ SPORT = Domain(
                 ask(
                     "m",
                     lambda v, r: r - v,
-                    "How many points is {B} short of the record?",
-                    "How many points does {B} lack for the record?",
-                    "By how many points does {B} miss the record?",
+                    "How many points is the {kin} short of the record?",
+                    "How many points does the {kin} lack for the record?",
+                    "By how many points does the {kin} miss the record?",
                 ),
             ),
             takes="b_score",

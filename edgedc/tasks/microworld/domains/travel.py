@@ -158,7 +158,7 @@ TRAVEL = Domain(
             k=(2, 9),
         ),
         part(
-            ("{B} pays ${k} of that.", "${k} of this is paid by {B}.", "{B} takes over ${k} of it."),
+            ("The {kin} pays ${k} of that.", "${k} of this is paid by the {kin}.", "The {kin} takes over ${k} of it."),
             steps=(
                 ask(
                     "p",

@@ -50,7 +50,11 @@ WORK = Domain(
         ),
         part(
             ("{A} makes {n} {xs} an hour.", "In an hour {A} makes {n} {xs}.", "{A}'s output is {n} {xs} per hour."),
-            ("{B} makes {k} {xs} an hour.", "In an hour {B} makes {k} {xs}.", "{B}'s output is {k} {xs} per hour."),
+            (
+                "The {kin} makes {k} {xs} an hour.",
+                "In an hour the {kin} makes {k} {xs}.",
+                "The {kin}'s output is {k} {xs} per hour.",
+            ),
             ("Both work {h} hours.", "They work together for {h} hours.", "The two of them are at it for {h} hours."),
             steps=(
                 ask("t", lambda n, k: n + k, "How many {xs} do they make an hour?"),
@@ -155,14 +159,18 @@ WORK = Domain(
             gives="rent",
         ),
         part(
-            ("{B} pays ${k} more rent than {A}.", "{B}'s rent is ${k} higher.", "The rent of {B} is ${k} more."),
+            (
+                "The {kin} pays ${k} more rent than {A}.",
+                "The {kin}'s rent is ${k} higher.",
+                "The rent of the {kin} is ${k} more.",
+            ),
             steps=(
                 ask(
                     "b",
                     lambda v, k: v + k,
-                    "How much rent does {B} pay?",
-                    "What is {B}'s rent?",
-                    "Find the rent of {B}.",
+                    "How much rent does the {kin} pay?",
+                    "What is the {kin}'s rent?",
+                    "Find the rent of the {kin}.",
                 ),
             ),
             takes="rent",
