@@ -80,7 +80,9 @@ def main(args: list[str] | None = None) -> Any:
         click.echo(f"edgedc: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f" See  {context.command_path} --help" if context else ""
+        click.echo(f"edgedc: {error.format_message()}{hint}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("edgedc: interrupted", err=True)
