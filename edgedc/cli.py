@@ -79,6 +79,9 @@ def main(args: list[str] | None = None) -> Any:
     except EdgedcError as error:
         click.echo(f"edgedc: {error}", err=True)
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" See  {context.command_path} --help" if context else ""

@@ -63,7 +63,12 @@ def test_wrong_usage_exits_2_and_prints_no_result(args: list[str]) -> None:
     done = run(*args)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "Usage: edgedc" in done.stderr
+    if args:
+        assert done.stderr.startswith("edgedc: No such")
+        assert done.stderr.endswith("--help\n")
+        assert done.stderr.count("\n") == 1
+    else:
+        assert "Usage: edgedc" in done.stderr
     assert "Traceback" not in done.stderr
 
 
