@@ -51,10 +51,10 @@ test-slow: $(INSTALLED)  ## the tests that take minutes
 bench-startup: $(INSTALLED)  ## how fast `edgedc --help` starts, against click alone
 	$(BIN)/python benchmarks/startup.py
 
-base: $(INSTALLED)  ## pre-train the demo's base model again: 40 minutes on 2 cores; goes on where it was stopped
-	$(BIN)/python -m train.documents build/documents.jsonl 150000
-	$(BIN)/edgedc train --from-scratch tiny --epochs 1 --batch-size 16 --checkpoint-every 1000 \
-		build/documents.jsonl edgedc/models/demo-base
+base: $(INSTALLED)  ## pre-train the demo's base model again: half an hour on one core; goes on where it was stopped
+	$(BIN)/python -m train.documents build/demo-base.jsonl 60000
+	$(BIN)/edgedc train --from-scratch tiny --epochs 1 --batch-size 16 --checkpoint-every 1000 --threads 1 \
+		build/demo-base.jsonl edgedc/models/demo-base
 
 clean:  ## remove .venv, caches and what was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,7 +26,7 @@ PRICED_AS = "gpt-4o-mini"
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to fill.")
 @click.option("--demonstrations", default=DEMONSTRATIONS, show_default=True, help="Questions put to the teacher.")
-@click.option("--epochs", default=2.0, show_default=True, help="Passes of the student over them.")
+@click.option("--epochs", default=3.0, show_default=True, help="Passes of the student over them.")
 def command(out: Path, demonstrations: int, epochs: float) -> None:
     """Teach, train, merge, export, decompose, ask and bench, offline, on generated word problems.
 
@@ -39,7 +39,8 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
         who = ("--teacher", MODEL, "--teacher-url", teacher)
         run("teach", "--limit", demonstrations, *who, out / "demonstrations.jsonl")
     _step("Train: a LoRA adapter on the tiny base that comes with edgedc")
-    run("train", "--base", "demo-base", "--epochs", epochs, out / "demonstrations.jsonl", out / "adapter")
+    pace = ("--epochs", epochs, "--batch-size", 16, "--learning-rate", 3e-3)
+    run("train", "--base", "demo-base", *pace, out / "demonstrations.jsonl", out / "adapter")
     _step("Merge: one model folder")
     run("merge", out / "adapter", out / "student")
     _step("Export: GGUF and ONNX, each compared with the merged model")
