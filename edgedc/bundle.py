@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from edgedc import __version__
 from edgedc.errors import InputError
-from edgedc.files import sha256_of, write_text
+from edgedc.files import read_object, sha256_of, write_text
 from edgedc.prompts import MAX_SUBQUESTIONS, STYLES, Style
 
 MANIFEST = "manifest.json"
@@ -189,13 +189,7 @@ def check_model_folder(folder: Path) -> None:
 
 
 def _refuse_code(path: Path) -> None:
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: must be a JSON object, not a {type(config).__name__}")
-    waiting: list[Any] = [config]
+    waiting: list[Any] = [read_object(path)]
     while waiting:
         value = waiting.pop()
         for key in _CODE_KEYS:

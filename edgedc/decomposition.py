@@ -45,6 +45,10 @@ class Decomposition:
     def texts(self) -> list[str]:
         return [subquestion.text for subquestion in self.subquestions]
 
+    def exceeds(self, cap: int | None) -> bool:
+        """Whether there are more subquestions than were asked for; None is no limit."""
+        return cap is not None and len(self.subquestions) > cap
+
 
 def decomposition_of(texts: Iterable[str], raw: str = "") -> Decomposition:
     """A decomposition from its subquestions' texts; none of them, or `No decomposition` alone: none are needed.

@@ -55,6 +55,17 @@ def _row(line: str, where: str) -> Row:
     return row
 
 
+def read_object(path: Path) -> Row:
+    """The JSON object in a file. Raises InputError when it cannot be read, or is something else."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must be a JSON object, not a {type(value).__name__}")
+    return value
+
+
 def key_of(*parts: object) -> str:
     """A short hash of everything that determines a row, so that a rerun finds what is already there."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)

@@ -117,9 +117,8 @@ def remark(decomposer: Decomposer, decomposition: Decomposition, generation: Gen
         return f"the decomposition was cut at {decomposer.max_tokens} tokens"
     if decomposition.status == "unparsed":
         return f"no subquestions could be read from the decomposer's reply {generation.text[:80]!r}"
-    count = len(decomposition.subquestions)
-    if decomposer.cap is not None and count > decomposer.cap:
-        return f"{count} subquestions, more than the {decomposer.cap} that were asked for"
+    if decomposition.exceeds(decomposer.cap):
+        return f"{len(decomposition.subquestions)} subquestions, more than the {decomposer.cap} that were asked for"
     return ""
 
 

@@ -20,6 +20,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, check_model_folder, write_manifest
@@ -88,7 +89,7 @@ def train(data: Path, out: Path, settings: TrainSettings, report: Callable[[Prog
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
         callbacks=[watch := _Watch(report, sum(len(f["input_ids"]) for f in features) / len(features))],
     )
-    trainer.remove_callback(_printer())
+    trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
     resumed = get_last_checkpoint(str(work)) if work.is_dir() else None
     trainer.train(resume_from_checkpoint=resumed)
@@ -205,12 +206,6 @@ def _arguments(work: Path, settings: TrainSettings) -> TrainingArguments:
         remove_unused_columns=False,
         **alike,
     )
-
-
-def _printer() -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
 
 
 class _Watch(TrainerCallback):

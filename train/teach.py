@@ -92,7 +92,7 @@ def _row(
         "answer": example.answer,
         "status": decomposition.status,
         "subquestions": decomposition.texts,
-        "over_cap": cap is not None and len(decomposition.subquestions) > cap,
+        "over_cap": decomposition.exceeds(cap),
         "raw": decomposition.raw,
         "teacher": teacher.name if teacher else "gold",
         "prompt_style": teacher.style if teacher else None,

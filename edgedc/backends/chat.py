@@ -9,6 +9,7 @@ from typing import Any
 from edgedc.backends.greedy import encodable
 from edgedc.bundle import CHAT_TEMPLATE
 from edgedc.errors import InputError, MissingExtra
+from edgedc.files import read_object
 from edgedc.generation import Message
 
 try:
@@ -93,15 +94,7 @@ def end_tokens(folder: Path, id_of: Callable[[str], int | None]) -> frozenset[in
 def read_config(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object that stands beside the weights; empty when there is none."""
     path = folder / name
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: must be a JSON object, not a {type(config).__name__}")
-    return config
+    return read_object(path) if path.is_file() else {}
 
 
 class _Generation(jinja2.ext.Extension):

@@ -69,7 +69,7 @@ def described(local: Local, decomposer: Decomposer, decomposition: Decomposition
         "status": decomposition.status,
         "subquestions": [{"text": s.text, "needs": list(s.needs)} for s in decomposition.subquestions],
         "raw": generation.text,
-        "over_cap": decomposer.cap is not None and len(decomposition.subquestions) > decomposer.cap,
+        "over_cap": decomposition.exceeds(decomposer.cap),
         "note": remark(decomposer, decomposition, generation),
         "finish_reason": generation.finish_reason,
         "prompt_tokens": generation.usage.input_tokens,
