@@ -12,7 +12,7 @@ from edgedc.bundle import read_manifest
 from edgedc.decomposition import parse
 from edgedc.errors import EdgedcError, InputError
 from edgedc.prompts import decompose_messages
-from train.data import IGNORED, encode, read_training_rows
+from train.data import IGNORED, RoughlyAlike, encode, read_training_rows
 from train.merge import merge
 from train.scratch import make_tokenizer
 from train.settings import MergeSettings, TrainSettings
@@ -50,10 +50,33 @@ def test_only_the_completion_has_labels(model_folder, tmp_path):
 
 
 def test_padding_is_masked_and_has_no_label():
-    batch = collate([{"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7]}, {"input_ids": [8], "labels": [8]}], pad=0)
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["labels"].tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    rows = [{"input_ids": [5, 6, 7], "labels": [IGNORED, 6, 7]}, {"input_ids": [8] * 9, "labels": [8] * 9}]
+    batch = collate(rows, pad=0)
+    assert {name: tensor.shape for name, tensor in batch.items()} == dict.fromkeys(batch, (2, 16))
+    assert batch["attention_mask"].tolist() == [[1] * 3 + [0] * 13, [1] * 9 + [0] * 7]
+    assert batch["labels"].tolist() == [[IGNORED, 6, 7] + [IGNORED] * 13, [8] * 9 + [IGNORED] * 7]
+    assert batch["input_ids"].tolist() == [[5, 6, 7] + [0] * 13, [8] * 9 + [0] * 7]
+
+
+def test_batches_hold_rows_of_like_length_in_an_order_without_drift():
+    lengths = [10] * 40 + [100] * 81
+    order = RoughlyAlike(lengths, 8, seed=0)
+    rows = list(order)
+    assert sorted(rows) == list(range(121))
+    assert rows == list(order)
+    batches = [[lengths[row] for row in rows[at : at + 8]] for at in range(0, 120, 8)]
+    assert sum(len(set(batch)) > 1 for batch in batches) <= 1  # these lengths lie too far apart to be mixed
+    firsts = [batch[0] for batch in batches]
+    assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
+    order.set_epoch(1)
+    assert list(order) != rows
+
+
+def test_lengths_that_are_nearly_alike_share_batches():
+    lengths = list(range(50, 70)) * 8
+    rows = list(RoughlyAlike(lengths, 8, seed=0))
+    spread = [max(batch) - min(batch) for batch in ([lengths[r] for r in rows[k : k + 8]] for k in range(0, 160, 8))]
+    assert sum(spread) / len(spread) > 5
 
 
 def test_a_tokenizer_from_scratch_splits_digits_and_fills_its_rows():

@@ -1,10 +1,12 @@
 """Rows of demonstrations or plain documents, and their token ids with the labels that training looks at."""
 
+import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from edgedc.bundle import Data
@@ -94,3 +96,31 @@ def encode(
 
 def describe(path: Path, rows: Sequence[Row]) -> Data:
     return Data(path.name, len(rows), sha256_of(path))
+
+
+class RoughlyAlike(Sampler[int]):
+    """An order of rows whose batches hold rows of roughly the same length and come in random order.
+
+    Rows of one length are often of one kind: the shortest ones have the shortest replies. Batches sorted to the token
+    would each teach one kind, and a run of them, long to short, would teach and unteach it; so lengths count only
+    roughly (a fifth more padding), and neighbours have nothing in common. A new order every epoch, the same one for
+    the same seed, so that a resumed run skips exactly what it has seen.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = random.Random(f"{self.seed} {self.epoch}")
+        rows = rng.sample(range(len(self.lengths)), len(self.lengths))
+        whole = len(rows) - len(rows) % self.batch_size
+        rough = sorted(rows[:whole], key=lambda row: self.lengths[row] * rng.uniform(0.75, 1.25))
+        batches = [rough[at : at + self.batch_size] for at in range(0, whole, self.batch_size)]
+        rng.shuffle(batches)
+        return iter([row for batch in batches for row in batch] + rows[whole:])

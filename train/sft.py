@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,12 +28,13 @@ from edgedc.bundle import CHAT_TEMPLATE, Manifest, check_model_folder, write_man
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import sha256_of, staged_folder
 
-from .data import IGNORED, describe, encode, read_training_rows, texts_of
+from .data import IGNORED, RoughlyAlike, describe, encode, read_training_rows, texts_of
 from .scratch import make_model, make_tokenizer, save_folder
 from .settings import TrainSettings
 
 # The rows that a from-scratch tokenizer is fitted to; more change next to nothing.
 _TOKENIZER_ROWS = 20_000
+_PAD_TO = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def train(data: Path, out: Path, settings: TrainSettings, report: Callable[[Prog
     features = encode(data, rows, tokenizer, settings)
 
     work = out.with_name(f".{out.name}.work")
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=_arguments(work, settings),
         train_dataset=features,
@@ -150,8 +152,11 @@ def load_base(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
 
 
 def collate(batch: list[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Pad to the longest row: `input_ids`, `attention_mask` and `labels`, each (rows, tokens)."""
-    longest = max(len(row["input_ids"]) for row in batch)
+    """Pad to the longest row, in steps of 8: `input_ids`, `attention_mask` and `labels`, each (rows, tokens).
+
+    Kernels are made or tuned anew for every shape they meet; with steps there are few.
+    """
+    longest = -(-max(len(row["input_ids"]) for row in batch) // _PAD_TO) * _PAD_TO
 
     def padded(key: str, fill: int) -> torch.Tensor:
         return torch.tensor([row[key] + [fill] * (longest - len(row[key])) for row in batch])
@@ -180,9 +185,6 @@ def _with_adapter(model: PreTrainedModel, settings: TrainSettings) -> Any:
 
 
 def _arguments(work: Path, settings: TrainSettings) -> TrainingArguments:
-    names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    # transformers 5 has another name for batches of rows of like length.
-    alike = {"group_by_length": True} if "group_by_length" in names else {"train_sampling_strategy": "group_by_length"}
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -194,7 +196,8 @@ def _arguments(work: Path, settings: TrainSettings) -> TrainingArguments:
         weight_decay=0.01,
         adam_beta2=0.98,  # small batches, few steps: the usual 0.999 remembers too long
         max_grad_norm=1.0,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        use_cpu=not torch.cuda.is_available(),
+        bf16=_has_bf16(),
         logging_steps=10,
         logging_nan_inf_filter=False,
         save_steps=settings.checkpoint_every,
@@ -204,8 +207,33 @@ def _arguments(work: Path, settings: TrainSettings) -> TrainingArguments:
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
-        **alike,
     )
+
+
+def _has_bf16() -> bool:
+    """Whether this machine multiplies in bfloat16 faster than in float32; weights stay in float32 on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    features = getattr(torch.cpu, "get_capabilities", dict)()  # older ones cannot say
+    return bool(features.get("avx512_bf16"))
+
+
+class _Trainer(Trainer):
+    """The Trainer with batches of its own."""
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        order = RoughlyAlike(
+            [len(row["input_ids"]) for row in self.train_dataset], self.args.train_batch_size, self.args.seed
+        )
+        return self.accelerator.prepare(
+            DataLoader(
+                self.train_dataset,
+                batch_size=self.args.train_batch_size,
+                sampler=order,
+                collate_fn=self.data_collator,
+                pin_memory=self.args.dataloader_pin_memory,
+            )
+        )
 
 
 class _Watch(TrainerCallback):
