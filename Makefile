@@ -31,7 +31,7 @@ $(INSTALLED): constraints.txt pyproject.toml
 		echo "== 2 of 2: everything else. llama-cpp-python $(LLAMA) is compiled from source once: about 4 minutes on"; \
 		echo "   2 cores, with nothing on the screen meanwhile. The wheel stays in pip's cache for the next time."; \
 	fi
-	$(PIP) install --quiet -c constraints.txt -e '.[train,export,llamacpp,onnx]' $(DEV)
+	$(PIP) install --quiet -c constraints.txt -e '.[all]' $(DEV)
 	@touch $@
 
 demo: $(INSTALLED)  ## the main job, offline: teach, train, export, decompose, pair, bench

@@ -4,6 +4,7 @@ A row is `{"question": ..., "answer": ...}`; the answer's lines are worked steps
 the last is `#### number` (github.com/openai/grade-school-math).
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,9 +63,12 @@ def _hub_rows(data: str, split: str) -> Iterator[dict[str, Any]]:
         import datasets
     except ModuleNotFoundError as error:
         raise MissingExtra("datasets", "hub") from error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a hub out of reach is told once, below
     try:
         yield from datasets.load_dataset(data, HUB_CONFIG, split=split, streaming=True)
     except (OSError, ValueError) as error:
         # The hub's own errors are OSErrors (no connection, no such data set) and ValueErrors (no such split or config).
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EdgedcError(f"{data}: no file of that name, and the hub did not give it: {reason}") from error
+        raise EdgedcError(
+            f"{data}: no file of that name, and the hub did not give it: {reason}; name a JSONL file with --data"
+        ) from error
