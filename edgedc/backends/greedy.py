@@ -14,8 +14,8 @@ def check_context(prompt_tokens: int, max_tokens: int, context: int) -> None:
     """Raises ContextError when a prompt and its longest reply do not fit: nothing is ever cut to make it."""
     if prompt_tokens + max_tokens > context:
         raise ContextError(
-            f"the prompt has {prompt_tokens} tokens and --max-tokens is {max_tokens}, more than the model's context of "
-            f"{context} together: shorten the question or its context, or lower --max-tokens"
+            f"the prompt has {prompt_tokens} tokens and its reply may have {max_tokens}, more than the model's context "
+            f"of {context} together: shorten the question or its premise, or allow a shorter reply"
         )
 
 
