@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import pytest
 
@@ -51,6 +52,13 @@ def test_numbers_of_the_first_step_are_told(train):
     problem = next(p for p in train if p.domain == "shopping" and len(p.steps) == 2)
     assert any(ch.isdigit() for ch in problem.question)
     assert problem.steps[-1].needs == (1,)
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_subquestions_speak_of_nobody_whom_the_problem_does_not_name(split):
+    for problem in problems(split, 1000):
+        asked = {word for step in problem.steps for word in re.findall(r"[A-Z][a-z]+", step.ask[1:])}
+        assert all(name in problem.question for name in asked), problem
 
 
 def test_a_single_step_needs_no_decomposition(train):

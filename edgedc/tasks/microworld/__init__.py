@@ -119,7 +119,11 @@ def _problem(rng: random.Random, domain: Domain, wanted: int) -> Problem | None:
             known[asked.name] = (len(steps), int(value))
         carried = known[piece.steps[-1].name]
         told += [_fill(rng.choice(phrasings), words, numbers, rng) for phrasings in facts]
-    return Problem("", domain.name, _text(rng, domain, words, told, rng.choice(forms[-1])), tuple(steps))
+    question = _text(rng, domain, words, told, rng.choice(forms[-1]))
+    asks = " ".join(step.ask for step in steps)
+    if any(word in asks and word not in question for key, word in words.items() if key != "he"):
+        return None  # a subquestion names somebody or something of which the problem does not speak
+    return Problem("", domain.name, question, tuple(steps))
 
 
 def _chain(rng: random.Random, domain: Domain, wanted: int) -> list[Part] | None:
