@@ -51,8 +51,8 @@ test-slow: $(INSTALLED)  ## the tests that take minutes
 bench-startup: $(INSTALLED)  ## how fast `edgedc --help` starts, against click alone
 	$(BIN)/python benchmarks/startup.py
 
-base: $(INSTALLED)  ## pre-train the demo's base model again: half an hour on one core; goes on where it was stopped
-	$(BIN)/python -m train.documents build/demo-base.jsonl 60000
+base: $(INSTALLED)  ## pre-train the demo's base model again: 75 minutes on one core; resumes
+	$(BIN)/python -m train.documents build/demo-base.jsonl 150000
 	$(BIN)/edgedc train --from-scratch tiny --epochs 1 --batch-size 16 --checkpoint-every 1000 --threads 1 \
 		build/demo-base.jsonl edgedc/models/demo-base
 
