@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from edgedc.files import Row, key_of
 from edgedc.tasks.microworld import problems
+
+# A shell that starts the tests in the background has them, and the programs that they interrupt, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
