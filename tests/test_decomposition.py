@@ -250,9 +250,12 @@ REPEATED += ["1 \n", "\u2028", "\x00", "- ", "**1", "No decomposition "]
 def test_time_grows_with_the_length_and_not_with_its_square(unit: str, prefix: str) -> None:
     def seconds(length: int) -> float:
         text = prefix + unit * (length // len(unit)) + "!"
-        start = time.process_time()
-        parse(text)
-        return time.process_time() - start
+        taken = []
+        for _ in range(3):  # the least of them: a collection of this process's garbage alone takes half a second
+            start = time.process_time()
+            parse(text)
+            taken.append(time.process_time() - start)
+        return min(taken)
 
     # A quadratic reader takes 16 times as long, and seconds for the long text; the allowance is for a busy machine.
     assert seconds(20_000) <= 8 * seconds(5_000) + 0.3
