@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgedc.solvers.loopback import Timing
-from edgedc.solvers.simulated import simulated_server
-from edgedc.tasks.microworld import problems
+from edgedc.solvers.simulated import MODEL, Skill, simulated_server
+from edgedc.tasks.microworld import Problem, Step
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -29,11 +29,15 @@ def test_the_demo_makes_a_student_that_works(tmp_path):
 
 
 def test_the_six_lines_of_the_readme_run(tmp_path):
+    """A simulated solver, which knows the README's question, stands in for the one that needs a key."""
     lines = re.search(r"Six lines.*?```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
-    with simulated_server(problems("test", 1), timing=Timing(0.0, 0.0)) as url:
+    question = re.search(r'edgedc ask .*"(.*)"', lines)[1]
+    steps = (Step("How much do the pens cost?", 12, ()), Step("How much change does Ben get?", 8, (1,)))
+    known = Problem("readme", "shopping", question, steps)
+    with simulated_server([known], Skill(0, 0, 0), timing=Timing(0.0, 0.0)) as url:
         for line in lines.strip().splitlines():
             done = subprocess.run(
-                line.replace("edgedc", str(EDGEDC), 1),
+                line.replace("edgedc", str(EDGEDC), 1).replace("gpt-4o-mini", MODEL),
                 shell=True,
                 cwd=tmp_path,
                 capture_output=True,
@@ -44,4 +48,6 @@ def test_the_six_lines_of_the_readme_run(tmp_path):
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             if line.startswith("edgedc decompose"):
-                assert done.stdout.startswith("1. ")
+                assert done.stdout == "".join(f"{n}. {step.ask}\n" for n, step in enumerate(steps, start=1))
+            if line.startswith("edgedc ask"):
+                assert done.stdout.endswith("The answer is: 8\n")
