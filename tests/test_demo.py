@@ -9,7 +9,7 @@ import pytest
 
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, Skill, simulated_server
-from edgedc.tasks.microworld import Problem, Step
+from edgedc.tasks.microworld import problems
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -31,9 +31,8 @@ def test_the_demo_makes_a_student_that_works(tmp_path):
 def test_the_six_lines_of_the_readme_run(tmp_path):
     """A simulated solver, which knows the README's question, stands in for the one that needs a key."""
     lines = re.search(r"Six lines.*?```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
-    question = re.search(r'edgedc ask .*"(.*)"', lines)[1]
-    steps = (Step("How much do the pens cost?", 12, ()), Step("How much change does Ben get?", 8, (1,)))
-    known = Problem("readme", "shopping", question, steps)
+    question = re.search(r"edgedc ask .*'(.*)'", lines)[1]
+    known = next(p for p in problems("test", 1500) if p.question == question)
     with simulated_server([known], Skill(0, 0, 0), timing=Timing(0.0, 0.0)) as url:
         for line in lines.strip().splitlines():
             done = subprocess.run(
@@ -48,6 +47,6 @@ def test_the_six_lines_of_the_readme_run(tmp_path):
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             if line.startswith("edgedc decompose"):
-                assert done.stdout == "".join(f"{n}. {step.ask}\n" for n, step in enumerate(steps, start=1))
+                assert done.stdout == "".join(f"{n}. {step.ask}\n" for n, step in enumerate(known.steps, start=1))
             if line.startswith("edgedc ask"):
-                assert done.stdout.endswith("The answer is: 8\n")
+                assert done.stdout.endswith(f"The answer is: {known.answer}\n")
