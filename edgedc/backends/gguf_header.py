@@ -1,0 +1,204 @@
+"""Checks the header of a GGUF before llama.cpp sees the file.
+
+llama.cpp refuses most damaged files by itself; the rest end the process, by an assertion, a signal or want of memory.
+Bundles are compared with their hashes first, so this is for files that came another way, or with a manifest to match.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, in little-endian, versions 2 and 3.
+"""
+
+import mmap
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgedc.errors import InputError
+
+_STRING, _ARRAY = 8, 9
+# struct's code of a value, by its type's number
+_CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_FOURS = (4, 5, 6)
+_WHOLE = (0, 2, 4, 10)  # the unsigned ones
+_LENGTH = struct.Struct("<Q")
+_LONGEST_REASON = 300
+_LONGEST_NAME = 63  # of a tensor, in llama.cpp
+_DIMENSIONS = 4
+_MOST_LAYERS = 512
+_INTEGER_TENSORS = range(24, 29)  # I8 to I64 and F64: no weight is stored so, and computing with one aborts
+_TOKENIZERS = ("gpt2", "llama", "bert", "t5", "rwkv", "plamo2", "gemma4", "hybriddna", "whitespace")
+_TOKENS = "tokenizer.ggml.tokens"
+_BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
+_ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+# Dimensions that llama.cpp divides or allocates by, with the largest that are taken for sound.
+_SIZES = {
+    "block_count": _MOST_LAYERS,
+    "context_length": 1 << 30,
+    "embedding_length": 1 << 20,
+    "feed_forward_length": 1 << 24,
+    "attention.head_count": 1 << 12,
+    "attention.head_count_kv": 1 << 12,
+    "attention.key_length": 1 << 14,
+    "attention.value_length": 1 << 14,
+    "rope.dimension_count": 1 << 14,
+}
+
+
+@dataclass(frozen=True)
+class _Array:
+    """Its kind and length; what it holds only where that is looked at, as a vocabulary is."""
+
+    kind: int
+    count: int
+    strings: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+@dataclass
+class _Reader:
+    data: mmap.mmap
+    at: int = 0
+
+    def take(self, code: str) -> Any:
+        (value,) = struct.unpack_from("<" + code, self.data, self.at)
+        self.at += struct.calcsize("<" + code)
+        return value
+
+    def skip(self, count: int) -> None:
+        if count > len(self.data) - self.at:
+            raise ValueError("it is cut short")
+        self.at += count
+
+    def text(self) -> str:
+        (text,) = self.strings(1, keep=True)
+        return text
+
+    def strings(self, count: int, *, keep: bool) -> list[str]:
+        """One after the other: those of a vocabulary are half a million, so nothing is done twice."""
+        data, at, end, kept = self.data, self.at, len(self.data), []
+        for _ in range(count):
+            (size,) = _LENGTH.unpack_from(data, at)
+            at += 8 + size
+            if at > end:
+                raise ValueError("it is cut short")
+            if keep:
+                kept.append(data[at - size : at].decode("utf-8"))
+        self.at = at
+        return kept
+
+    def value(self, kind: int, *, keep: bool) -> Any:
+        if kind == _STRING:
+            return self.text()
+        if kind != _ARRAY:
+            return self.take(_code(kind))
+        kind, count = self.take("I"), self.take("Q")
+        if kind != _STRING:
+            self.skip(count * struct.calcsize("<" + _code(kind)))
+            return _Array(kind, count)
+        strings = self.strings(count, keep=keep)
+        # llama.cpp reads up to a NUL, and gives an empty token a name of its own
+        return _Array(kind, count, frozenset(s.partition("\0")[0] or f"[EMPTY_{k}]" for k, s in enumerate(strings)))
+
+
+def check_header(path: Path) -> None:
+    """Raises InputError when the file is not a GGUF, or its header contradicts itself, the file's size or llama.cpp."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if not path.stat().st_size:  # which cannot be mapped
+            raise ValueError("it is empty")
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _check(_Reader(data))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, struct.error) as error:
+        reason = "it is cut short" if isinstance(error, struct.error) else str(error)[:_LONGEST_REASON]
+        raise InputError(f"{path}: not a GGUF that can be loaded: {reason}; copy or export it again") from error
+
+
+def _check(reader: _Reader) -> None:
+    if reader.data[:4] != b"GGUF":
+        raise ValueError("its first bytes are others")
+    reader.skip(4)
+    version, tensors, values = (reader.take(code) for code in "IQQ")
+    if version not in (2, 3):
+        raise ValueError(f"version {version}")
+    metadata: dict[str, Any] = {}
+    kinds: dict[str, int] = {}
+    for _ in range(values):
+        name, kind = reader.text(), reader.take("I")
+        if not name or name in metadata:
+            raise ValueError(f"the key {name!r} is empty or there twice")
+        metadata[name], kinds[name] = reader.value(kind, keep=name == _TOKENS), kind
+    _check_model(metadata, kinds)
+    _check_tokenizer(metadata)
+    _check_tensors(reader, tensors, metadata)
+
+
+def _check_model(metadata: dict[str, Any], kinds: dict[str, int]) -> None:
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+        raise ValueError(f"general.architecture is {name!r}")
+    for key, most in _SIZES.items():
+        value = metadata.get(f"{name}.{key}")
+        if value is None and key not in ("block_count", "context_length", "embedding_length"):
+            continue
+        if isinstance(value, _Array):
+            sound = value.count == metadata[f"{name}.block_count"]
+        else:
+            sound = value is not None and kinds[f"{name}.{key}"] in _WHOLE and 0 < value <= most
+        if not sound:
+            raise ValueError(f"{name}.{key} is {value!r}")
+    if (scaling := metadata.get(f"{name}.rope.scaling.type", "none")) not in _ROPE_SCALINGS:
+        raise ValueError(f"{name}.rope.scaling.type is {scaling!r}")
+    experts, used = (metadata.get(f"{name}.expert_{key}", 0) for key in ("count", "used_count"))
+    if type(experts) is not int or (not isinstance(used, _Array) and (type(used) is not int or used > experts)):
+        raise ValueError(f"{name}.expert_used_count is {used!r}, of {experts!r}")
+
+
+def _check_tokenizer(metadata: dict[str, Any]) -> None:
+    model, tokens = metadata.get("tokenizer.ggml.model"), metadata.get(_TOKENS)
+    if model not in _TOKENIZERS:
+        raise ValueError(f"tokenizer.ggml.model is {model!r}")
+    if not isinstance(tokens, _Array) or tokens.kind != _STRING or not tokens.count:
+        raise ValueError(f"{_TOKENS} is {tokens!r}")
+    if len(tokens.strings) < tokens.count:
+        raise ValueError(f"two of its {tokens.count} tokens are the same")
+    if model == "llama" and not tokens.strings.issuperset(_BYTES):
+        raise ValueError(f"it has no token {min(_BYTES - tokens.strings)}, which llama.cpp takes for granted")
+    for key in ("tokenizer.ggml.scores", "tokenizer.ggml.token_type"):
+        array = metadata.get(key)
+        if array is not None and not (
+            isinstance(array, _Array) and array.kind in _FOURS and array.count == tokens.count
+        ):
+            raise ValueError(f"{key} is {array!r}, not one for each of {tokens.count} tokens")
+    special = [key for key in metadata if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")]
+    for key in special:
+        if type(metadata[key]) is not int or not 0 <= metadata[key] < tokens.count:
+            raise ValueError(f"{key} is {metadata[key]!r}, of {tokens.count} tokens")
+
+
+def _check_tensors(reader: _Reader, count: int, metadata: dict[str, Any]) -> None:
+    layers = metadata[f"{metadata['general.architecture']}.block_count"]
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 16 or alignment & (alignment - 1):
+        raise ValueError(f"general.alignment is {alignment!r}")
+    names, last = set(), 0
+    for _ in range(count):
+        name, dimensions = reader.text(), reader.take("I")
+        if not 1 <= dimensions <= _DIMENSIONS or not 0 < len(name) <= _LONGEST_NAME or name in names:
+            raise ValueError(f"the entry of tensor {name[:_LONGEST_NAME]!r} is malformed, or there twice")
+        shape = [reader.take("Q") for _ in range(dimensions)]
+        kind, offset = reader.take("I"), reader.take("Q")
+        if not all(shape) or offset % alignment or kind in _INTEGER_TENSORS:
+            raise ValueError(f"the entry of tensor {name!r} is malformed")
+        layer = name.split(".")[1] if name.startswith("blk.") else "0"
+        if not layer.isdecimal() or int(layer) >= layers:
+            raise ValueError(f"tensor {name!r} is none of {layers} layers'")
+        names.add(name)
+        last = max(last, offset)
+    if not count or reader.at + last >= len(reader.data):
+        raise ValueError("it is cut short" if count else "it holds no tensors")
+
+
+def _code(kind: int) -> str:
+    if kind not in _CODES:
+        raise ValueError(f"a value has the unknown type {kind}")
+    return _CODES[kind]
