@@ -1,58 +1,62 @@
-"""Reads a byte-level BPE tokenizer (tokenizer.json) as GGUF wants it.
+"""Reads a tokenizer.json as GGUF wants it: byte-level BPE (llama.cpp's "gpt2") and SentencePiece-style BPE ("llama").
 
-What llama.cpp would tokenize in another way is refused here rather than approximated.
+What llama.cpp would tokenize in another way is refused here rather than approximated. What it does was taken from
+src/llama-vocab.cpp of the version that llama-cpp-python 0.3.36 holds.
 """
 
-import json
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
 from edgedc.bundle import CHAT_TEMPLATE
 from edgedc.errors import InputError
+from edgedc.files import read_object
+
+from .added_tokens import check_added_tokens, check_forced_tokens
+from .vocab_bpe import pre_tokenizer
+from .vocab_spm import BYTES, SPACE, merge_scores, prefix_of
 
 
 class TokenType(IntEnum):
     """llama.cpp's llama_token_type."""
 
     NORMAL = 1
+    UNKNOWN = 2
     CONTROL = 3
     USER_DEFINED = 4
     UNUSED = 5
+    BYTE = 6
+
+
+# What llama.cpp's own converter gives tokens that no text is merged to.
+_SCORES = {TokenType.CONTROL: 0.0, TokenType.UNKNOWN: 0.0, TokenType.BYTE: 0.0, TokenType.UNUSED: -10_000.0}
 
 
 @dataclass(frozen=True)
 class Vocab:
-    """`tokens` and `types` are indexed by token id; `ends` are the ids that end a reply, the first being EOS."""
+    """`tokens`, `types` and `scores` are indexed by token id; `ends` are the ids that end a reply, the first being EOS.
 
+    `merges` are empty and `scores` given where `model` is "llama". `add_space_prefix` says whether llama.cpp is to
+    begin text with a space at the start and behind every special token.
+    """
+
+    model: Literal["gpt2", "llama"]
     pre: str
     tokens: tuple[str, ...]
     types: tuple[TokenType, ...]
     merges: tuple[str, ...]
+    scores: tuple[float, ...] | None
+    add_space_prefix: bool
+    unknown: int | None
     bos: int | None
     ends: tuple[int, ...]
     pad: int | None
     add_bos: bool
     add_eos: bool
-    chat_template: str
-
-
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
-
-# How tokenizer.json splits text before the merges -> llama.cpp's name for the same splitting.
-PRE_TOKENIZERS: dict[tuple[tuple[Any, ...], ...], str] = {
-    (("Digits", True), ("ByteLevel", True)): "smollm",
-    (("ByteLevel", True),): "gpt-2",
-    (("Split", _LLAMA3, "Isolated", False), ("ByteLevel", False)): "llama-bpe",
-    (("Split", _LLAMA3.replace("{1,3}", ""), "Isolated", False), ("ByteLevel", False)): "qwen2",
-}
-NORMALIZERS = {"smollm": (None,), "gpt-2": (None,), "llama-bpe": (None,), "qwen2": (None, "NFC")}
+    chat_template: str | None
 
 
 def read_vocab(model: Path, size: int) -> Vocab:
@@ -61,115 +65,160 @@ def read_vocab(model: Path, size: int) -> Vocab:
     Raises InputError when llama.cpp cannot tokenize in the same way, or when no token ends a reply.
     """
     path = model / "tokenizer.json"
-    described = read_json(path)
+    described = read_object(path)
     tokenizer = _open_tokenizer(path)
-    bpe = _byte_level_bpe(path, described)
-    pre = _pre_tokenizer(path, described)
-    if bpe.get("ignore_merges") and pre != "llama-bpe":
-        raise InputError(f"{path}: ignore_merges is not what llama.cpp does with a {pre} tokenizer")
+    bpe = _bpe(path, described)
+    spm = bool(bpe.get("byte_fallback"))
+    merges = [_pair(merge) for merge in bpe["merges"]]
     tokens, types = _tokens(path, described, size)
+    pre, scores, prefix = "default", None, False
+    if spm:
+        prefix = _space_prefix(model, described)
+        scores = _scores(path, tokens, types, merges)
+    else:
+        pre = pre_tokenizer(path, described)
+    check_added_tokens(path, described)
+    check_forced_tokens(path, (token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.NORMAL))
     ids = {token: number for number, token in enumerate(tokens)}
-    settings = read_json(model / "tokenizer_config.json", {})
+    settings = _optional(model / "tokenizer_config.json")
     bos, pad = (_id_of(settings.get(key), ids) for key in ("bos_token", "pad_token"))
     ends = _ends(model, _id_of(settings.get("eos_token"), ids), size)
     add_bos, add_eos = _added_around(path, tokenizer, bos, ends[0])
     return Vocab(
+        model="llama" if spm else "gpt2",
         pre=pre,
         tokens=tokens,
         types=types,
-        merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in bpe["merges"]),
+        merges=() if spm else tuple(" ".join(pair) for pair in merges),
+        scores=scores,
+        add_space_prefix=prefix,
+        unknown=next((k for k, kind in enumerate(types) if kind == TokenType.UNKNOWN), None),
         bos=bos,
         ends=ends,
         pad=pad,
         add_bos=add_bos,
         add_eos=add_eos,
-        chat_template=read_chat_template(model),
+        chat_template=_chat_template(model),
     )
-
-
-def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """An object from a file; `default` where there is no file. Raises InputError when it is not a JSON object."""
-    try:
-        row = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        if default is not None:
-            return default
-        raise InputError(f"{path}: missing; copy or make the model again") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{path}: must be a JSON object, not a {type(row).__name__}")
-    return row
 
 
 def read_chat_template(model: Path) -> str:
     """The model's chat template, from its own file or tokenizer_config.json; InputError when it has none."""
-    file = model / CHAT_TEMPLATE
-    if file.is_file():
-        with file.open(encoding="utf-8", newline="") as lines:  # as it is, carriage returns too
-            return lines.read()
-    template = read_json(model / "tokenizer_config.json", {}).get("chat_template")
-    if isinstance(template, list):
-        template = next((row["template"] for row in template if row.get("name") == "default"), None)
-    if not isinstance(template, str):
+    template = _chat_template(model)
+    if template is None:
         raise InputError(f"{model}: no chat template ({CHAT_TEMPLATE}): export a model that was trained on one")
     return template
 
 
-def _byte_level_bpe(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+def _chat_template(model: Path) -> str | None:
+    file = model / CHAT_TEMPLATE
+    if file.is_file():
+        with file.open(encoding="utf-8", newline="") as lines:  # as it is, carriage returns too
+            return lines.read()
+    template = _optional(model / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):
+        template = next((row["template"] for row in template if row.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.is_file() else {}
+
+
+def _bpe(path: Path, described: dict[str, Any]) -> dict[str, Any]:
     bpe: dict[str, Any] = described.get("model") or {}
-    if bpe.get("type") != "BPE" or bpe.get("byte_fallback"):
-        kind = "SentencePiece" if bpe.get("byte_fallback") else bpe.get("type")
-        raise InputError(f"{path}: a {kind} tokenizer; only byte-level BPE can be exported to GGUF so far")
+    if bpe.get("type") != "BPE":
+        # llama.cpp has Unigram only as T5 wants it: another normalisation, and no byte fallback
+        raise InputError(f"{path}: a {bpe.get('type')} tokenizer; GGUF takes BPE only; export to ONNX instead")
+    allowed = {"unk_token"} if bpe.get("byte_fallback") else set()  # of no effect where every byte is a token
     for key in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
-        if bpe.get(key):
+        if bpe.get(key) and key not in allowed:
             raise InputError(f"{path}: BPE with {key} {bpe[key]!r} has no equal in llama.cpp")
+    if bpe.get("byte_fallback") and bpe.get("ignore_merges"):
+        raise InputError(f"{path}: ignore_merges is not what llama.cpp does with a SentencePiece tokenizer")
+    missing = [byte for byte in BYTES if byte not in bpe["vocab"]] if bpe.get("byte_fallback") else []
+    if missing:
+        raise InputError(f"{path}: byte_fallback without a token {missing[0]} has no equal in llama.cpp")
     return bpe
 
 
-def _pre_tokenizer(path: Path, described: dict[str, Any]) -> str:
-    spec = described.get("pre_tokenizer") or {}
-    steps = spec.get("pretokenizers", []) if spec.get("type") == "Sequence" else [spec]
-    pre = PRE_TOKENIZERS.get(tuple(_step(step) for step in steps))
-    if pre is None:
-        shape = " + ".join(str(step.get("type")) for step in steps)
-        raise InputError(
-            f"{path}: its pre-tokenizer ({shape}) is none of those known here ({', '.join(PRE_TOKENIZERS.values())}), "
-            "and llama.cpp must not guess; export to ONNX instead"
-        )
-    normalizer = (described.get("normalizer") or {}).get("type")
-    if normalizer not in NORMALIZERS[pre]:
-        raise InputError(f"{path}: llama.cpp does not apply its normalizer ({normalizer}); export to ONNX instead")
-    return pre
-
-
-def _step(step: dict[str, Any]) -> tuple[Any, ...]:
-    """What of a pre-tokenizer decides where it splits; `trim_offsets` moves offsets only."""
-    match step:
-        case {"type": "Digits", "individual_digits": bool() as each}:
-            return ("Digits", each)
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return ("ByteLevel", step.get("use_regex", True))
-        case {"type": "Split", "pattern": {"Regex": str() as pattern}, "behavior": behavior, "invert": invert}:
-            return ("Split", pattern, behavior, invert)
-    return ("unknown",)
+def _pair(merge: str | list[str]) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
 
 
 def _tokens(path: Path, described: dict[str, Any], size: int) -> tuple[tuple[str, ...], tuple[TokenType, ...]]:
-    by_id = {number: (token, TokenType.NORMAL) for token, number in described["model"]["vocab"].items()}
+    bpe = described["model"]
+    by_id: dict[int, tuple[str, TokenType]] = {}
+    for token, number in bpe["vocab"].items():
+        byte = bool(bpe.get("byte_fallback")) and token in BYTES
+        # Gemma has "\t" under the id of "<0x09>": to llama.cpp too, a character that is no token is its bytes
+        if number in by_id and not (byte and by_id[number][0].encode() == bytes([BYTES.index(token)])):
+            if by_id[number][1] != TokenType.BYTE or token.encode() != bytes([BYTES.index(by_id[number][0])]):
+                raise InputError(f"{path}: token {number} has two texts, {by_id[number][0]!r} and {token!r}")
+            continue
+        by_id[number] = token, TokenType.BYTE if byte else TokenType.NORMAL
     for added in described.get("added_tokens", []):
-        for key in ("lstrip", "rstrip", "single_word"):
-            if added.get(key):
-                raise InputError(f"{path}: llama.cpp does not honour {key} of the token {added['content']!r}")
-        kind = TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
-        by_id[added["id"]] = (added["content"], kind)
+        by_id[added["id"]] = added["content"], _added_type(added, bpe)
     if max(by_id) >= size:
         raise InputError(f"{path}: token {max(by_id)} has no embedding: the model has {size}; not its tokenizer?")
     # An embedding is often padded to a round number of rows; llama.cpp wants a token for each.
     filled = [by_id.get(number, (f"[PAD{number}]", TokenType.UNUSED)) for number in range(size)]
-    return tuple(token for token, _ in filled), tuple(kind for _, kind in filled)
+    tokens, types = zip(*filled, strict=True)
+    if len(set(tokens)) < size:  # llama.cpp aborts
+        twice = next(token for k, token in enumerate(tokens) if token in tokens[:k])
+        raise InputError(f"{path}: two tokens have the text {twice!r}, which llama.cpp does not take")
+    return tokens, types
+
+
+def _added_type(added: dict[str, Any], bpe: dict[str, Any]) -> TokenType:
+    content = added["content"]
+    if not bpe.get("byte_fallback"):
+        return TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
+    if content == bpe.get("unk_token"):
+        return TokenType.UNKNOWN
+    if content.strip(SPACE) == "" and not added.get("special"):
+        # Gemma's runs of spaces. Spaces become these by merges, and only as normal tokens are they written as spaces
+        # again; that tokenizers also takes out a typed "▁▁" before the merges makes no difference but in odd runs.
+        return TokenType.NORMAL
+    return TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
+
+
+def _scores(
+    path: Path, tokens: tuple[str, ...], types: tuple[TokenType, ...], merges: list[tuple[str, str]]
+) -> tuple[float, ...]:
+    """Of merged tokens as `merge_scores` has them, then of the other normal ones in the order of their ids."""
+    taken_out = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+    # What is taken out of a text before the merges cannot be spelt by the rest, unless with a "▁" that was a space.
+    spelt = [t for t, kind in zip(tokens, types, strict=True) if kind not in taken_out or SPACE in t]
+    scores = merge_scores(path, spelt, merges)
+    for token, kind in zip(tokens, types, strict=True):
+        if kind == TokenType.NORMAL:
+            scores.setdefault(token, -float(len(scores)))
+    return tuple(
+        scores[token] if kind == TokenType.NORMAL else _SCORES.get(kind, -1000.0)
+        for token, kind in zip(tokens, types, strict=True)
+    )
+
+
+def _space_prefix(model: Path, described: dict[str, Any]) -> bool:
+    """A space that only the very first stretch of text gets is one that no prompt gets which begins with a special
+    token. llama.cpp has no such case of its own."""
+    path = model / "tokenizer.json"
+    prefix = prefix_of(path, described)
+    if prefix != "first":
+        return prefix == "every"
+    from edgedc.backends.chat import ChatTemplate, raw_prompts, special_tokens
+
+    template = _chat_template(model)
+    chat = ChatTemplate(template, special_tokens(model), str(model)) if template else raw_prompts(model)
+    prompt = chat.render([{"role": "user", "content": "a"}])
+    if not any(prompt.startswith(added["content"]) for added in described.get("added_tokens", [])):
+        raise InputError(
+            f"{path}: begins a text with a space, and only its first stretch (Metaspace, first); llama.cpp cannot, "
+            "where prompts do not begin with a special token: begin the chat template with {{ bos_token }}"
+        )
+    return False
 
 
 def _id_of(token: Any, ids: dict[str, int]) -> int | None:
@@ -178,9 +227,9 @@ def _id_of(token: Any, ids: dict[str, int]) -> int | None:
 
 def _ends(model: Path, eos: int | None, size: int) -> tuple[int, ...]:
     """The tokenizer's EOS, then the others at which transformers' generate() stops."""
-    stops = read_json(model / "generation_config.json", {}).get("eos_token_id")
+    stops = _optional(model / "generation_config.json").get("eos_token_id")
     if stops is None:
-        stops = read_json(model / "config.json").get("eos_token_id")
+        stops = read_object(model / "config.json").get("eos_token_id")
     stops = stops if isinstance(stops, list) else [stops]
     ends = tuple(dict.fromkeys(number for number in (eos, *stops) if number is not None))
     if not ends or not all(isinstance(number, int) and 0 <= number < size for number in ends):
