@@ -1,114 +1,83 @@
-"""ONNX artifacts, run by onnxruntime: a decoder that takes its past as inputs and gives it back (optimum's layout)."""
+"""ONNX artifacts, run by onnxruntime alone."""
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from edgedc.backends.chat import end_tokens, read_chat_template, read_config
-from edgedc.backends.greedy import check_context, follow, physical_cores
+from edgedc.backends.chat import ChatTemplate, end_tokens, read_chat_template, read_config, read_special_ids
+from edgedc.backends.greedy import GreedyBackend, check_context, physical_cores
+from edgedc.backends.onnx_graph import Graph
+from edgedc.bundle import SpecialIds
 from edgedc.errors import InputError, MissingExtra
-from edgedc.generation import Generation, Message
+from edgedc.generation import Message
 
 try:
-    import numpy as np
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
     from tokenizers import Tokenizer
 except ModuleNotFoundError as error:
-    raise MissingExtra(error.name or "onnxruntime", "onnx") from error
+    raise MissingExtra("tokenizers", "onnx") from error
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
-# onnxruntime's exceptions have no common base but Exception
-_LOAD_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
-_FEEDS = ("input_ids", "attention_mask", "position_ids")
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
-class OnnxBackend:
+class OnnxBackend(GreedyBackend):
     """An ONNX graph on this machine's CPU, with the tokenizer and configs of the folder it belongs to.
 
-    `folder` holds tokenizer.json, chat_template.jinja and the configs that name the end tokens. `context_length` 0 is
-    the one in config.json. Raises InputError when a file is missing or cannot be loaded, or when the graph is not a
-    decoder with past.
+    The state of the last prompt is kept, and its common prefix reused. `folder` holds tokenizer.json,
+    chat_template.jinja, unless `chat` is given, and the configs that name the end tokens. `context_length` 0 is the
+    one in config.json. Raises InputError when a file is missing or cannot be loaded, or when the graph is not a decoder
+    with past.
     """
 
-    def __init__(self, path: Path, folder: Path, *, context_length: int = 0, threads: int | None = None) -> None:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        *,
+        chat: ChatTemplate | None = None,
+        context_length: int = 0,
+        threads: int | None = None,
+    ) -> None:
         self.name = f"onnxruntime {path.name}"
-        self.context_length = _context_length(folder, context_length)
-        self._chat = read_chat_template(folder)
+        self._folder = folder
+        self._chat = chat or read_chat_template(folder)
+        self.template = None if chat else self._chat.text
         self._tokenizer = read_tokenizer(folder)
         self._ends = end_tokens(folder, self._tokenizer.token_to_id)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or physical_cores()
-        options.log_severity_level = 4  # what is wrong arrives as an exception; the log would say it again
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _LOAD_ERRORS as error:
-            raise InputError(f"{path}: onnxruntime cannot load it: {' '.join(str(error).split())[:300]}") from error
-        self._empty_past = _empty_past(path, self._session)
-        inputs = {i.name for i in self._session.get_inputs()}
-        self._feeds = [name for name in _FEEDS if name in inputs]
-        self._outputs = ["logits", *(name.replace("past_key_values", "present") for name in self._empty_past)]
-        lacking = ({"input_ids"} - inputs) | (set(self._outputs) - {o.name for o in self._session.get_outputs()})
-        if lacking:
-            raise InputError(f"{path}: not a decoder with past: it lacks {', '.join(sorted(lacking))}")
+        self._graph = Graph(path, _context_length(folder, context_length), threads or physical_cores())
+        self.context_length = self._graph.context_length
 
     def render(self, messages: Sequence[Message]) -> str:
         return self._chat.render(messages)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self.tokenize(self.render(messages))
-
     def tokenize(self, prompt: str) -> list[int]:
-        """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
         ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids
         return ids
-
-    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
-        started = time.perf_counter()
-        return self.complete(self.encode(messages), max_tokens=max_tokens, started=started)
-
-    def complete(self, ids: Sequence[int], *, max_tokens: int, started: float | None = None) -> Generation:
-        """Go on from token ids. Raises ContextError as `generate` does."""
-        check_context(len(ids), max_tokens, self.context_length)
-        return follow(
-            self._greedy(list(ids)),
-            is_end=self._ends.__contains__,
-            text_of=self.text_of,
-            started=time.perf_counter() if started is None else started,
-            prompt_tokens=len(ids),
-            max_tokens=max_tokens,
-        )
 
     def text_of(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def special_ids(self) -> SpecialIds:
+        return read_special_ids(self._folder)
+
+    def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
+        """See ModelBackend."""
+        check_context(len(ids), 0, self.context_length)
+        rows: npt.NDArray[np.float32] = self._graph.logits(ids, start=start).astype("float32")
+        return rows
+
     def close(self) -> None:
-        del self._session
+        del self._graph
 
     def _greedy(self, ids: list[int]) -> Iterator[int]:
-        past, seen = self._empty_past, 0
+        logits = self._graph.logits(ids, start=len(ids) - 1)
+        self._reused = self._graph.reused
         while True:
-            whole = seen + len(ids)
-            values = (np.array([ids]), np.ones((1, whole)), np.arange(seen, whole)[None])
-            feeds = {name: v.astype(np.int64) for name, v in zip(_FEEDS, values, strict=True) if name in self._feeds}
-            logits, *present = self._session.run(self._outputs, {**feeds, **past})
-            past, seen = dict(zip(past, present, strict=True)), whole
-            token = int(logits[0, -1].argmax())
-            yield token
-            ids = [token]
+            ids.append(int(logits[0].argmax()))
+            yield ids[-1]
+            logits = self._graph.logits(ids, start=len(ids) - 1)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -132,19 +101,3 @@ def _context_length(folder: Path, asked: int) -> int:
             raise InputError(f"{folder / 'config.json'}: no max_position_embeddings: the model's context is unknown")
         return asked
     return min(asked or trained, trained)
-
-
-def _empty_past(path: Path, session: Any) -> dict[str, Any]:
-    """Keys and values of no tokens yet, (1, heads, 0, head size), by input name and in the graph's order."""
-    past = {}
-    for given in session.get_inputs():
-        if not given.name.startswith("past_key_values."):
-            continue
-        match given.shape:
-            case [_, int() as heads, _, int() as size] if given.type in _TYPES:
-                past[given.name] = np.zeros((1, heads, 0, size), _TYPES[given.type])
-            case _:
-                raise InputError(f"{path}: input {given.name} is {given.type}{given.shape}: export it with past")
-    if not past:
-        raise InputError(f"{path}: it has no past_key_values inputs: export it as a decoder with past")
-    return past

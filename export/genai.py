@@ -1,0 +1,110 @@
+"""Builds int8, int4 and fp16 graphs with the model builder of ONNX Runtime GenAI: few nodes, of contrib operators.
+
+What it makes is run by onnxruntime alone, or by GenAI's own generator, for which genai_config.json and the tokenizer
+stand beside the graph. https://onnxruntime.ai/docs/genai/howto/build-model.html
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edgedc.bundle import check_model_folder
+from edgedc.errors import InputError
+from edgedc.files import read_object
+
+# The architectures whose graphs were compared with transformers', and the rope scalings that reach the graph. The
+# builder (0.15.2) drops others without a word, and builds graphs for other architectures that compute something else.
+ROPE_TYPES = {
+    "LlamaForCausalLM": ("default", "llama3"),
+    "MistralForCausalLM": ("default", "linear"),
+    "Qwen2ForCausalLM": ("default", "linear"),
+    "Qwen3ForCausalLM": ("default", "linear"),
+    "Gemma3ForCausalLM": ("default",),
+}
+
+# int8 cannot quantise an embedding that the output layer shares. Of int4's methods k_quant_mixed, which gives the
+# sensitive matrices eight bits, keeps the model's text; the default one visibly does not.
+OPTIONS = {"int8": {"shared_embeddings": "false"}, "int4": {"algo_config": "k_quant_mixed"}, "fp16": {}}
+
+# GenAI's tokenizer reads them where the graph is.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "temperature": 1.0,
+    "top_k": 1,
+    "top_p": 1.0,
+}
+
+
+def check_model(model: Path) -> None:
+    """Raises InputError for a model whose graph the builder cannot make, or would make wrong. Reads only configs."""
+    check_model_folder(model)
+    config = read_object(model / "config.json")
+    architecture = next(iter(config.get("architectures") or ()), None)
+    if architecture not in ROPE_TYPES:
+        raise InputError(
+            f"{model / 'config.json'}: ONNX Runtime GenAI's builder is not proven for {architecture}, only for "
+            f"{', '.join(ROPE_TYPES)}; export it as fp32, or to GGUF"
+        )
+    if "quantization_config" in config:
+        raise InputError(f"{model / 'config.json'}: the model is quantised already; export the one it was made from")
+    for kind in sorted(_rope_types(config) - set(ROPE_TYPES[architecture])):
+        raise InputError(
+            f"{model / 'config.json'}: ONNX Runtime GenAI's builder would drop the rope scaling {kind!r} of "
+            f"{architecture}; export it as fp32, or to GGUF"
+        )
+
+
+def build(model: str, out: Path, precision: str, provider: str, context_length: int) -> str:
+    """Write model.onnx, model.onnx.data, genai_config.json and the tokenizer into `out`; return the builder's name.
+
+    Runs nothing that came with the model and fetches nothing. Call it in a process of its own: it changes the
+    environment, and prints. `context_length` is the longest sequence that the graph has rotary embeddings for.
+    """
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")  # read when transformers is imported
+    import onnxruntime_genai
+    from onnxruntime_genai.models import builder
+
+    # The builder takes any matrix with as many rows as the vocabulary for the output layer: in a small model's MLP too.
+    builder.Model.has_lm_head = lambda self, module: module is self.weights.get_output_embeddings()
+    cache = str(out / "cache")
+    arguments = (None, model, str(out), precision, provider, cache)
+    options: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", **OPTIONS[precision]}
+    builder.check_extra_options(*arguments, options)
+    # what the builder takes for the context's length, before max_position_embeddings, which yarn and others also read
+    options["hf_details"]["hf_config"].seq_length = context_length
+    builder.create_model(*arguments, **options)
+    shutil.rmtree(cache, ignore_errors=True)
+    _write_config(Path(model), out / "genai_config.json", context_length)
+    for name in TOKENIZER_FILES:
+        (out / name).unlink(missing_ok=True)  # the builder saved the tokenizer anew
+        if (Path(model) / name).is_file():
+            shutil.copyfile(Path(model) / name, out / name)
+    return f"onnxruntime-genai {onnxruntime_genai.__version__}"
+
+
+def _write_config(model: Path, path: Path, context_length: int) -> None:
+    """Make GenAI's generator do what our backend does: greedy, the same end tokens, never beyond the context."""
+    from edgedc.backends.chat import end_tokens
+    from edgedc.backends.onnx import read_tokenizer
+
+    config = read_object(path)
+    config["model"]["context_length"] = context_length
+    config["model"]["eos_token_id"] = sorted(end_tokens(model, read_tokenizer(model).token_to_id))
+    config["search"] |= {**GREEDY, "max_length": context_length}
+    path.write_text(json.dumps(config, indent=4) + "\n", "utf-8")
+
+
+def _rope_types(config: dict[str, Any]) -> set[str]:
+    """By transformers' names, old (`rope_scaling`, `type`) and new (`rope_parameters`, which may be per layer type)."""
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    groups = [value for value in scaling.values() if isinstance(value, dict)] or [scaling]
+    return {str(group.get("rope_type", group.get("type", "default"))) for group in groups}
