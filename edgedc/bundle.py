@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -56,8 +57,40 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class SpecialIds:
+    """Token ids that a model and everything exported from it must agree on; None where there is no such token.
+
+    `ends` end a reply. `adds_bos` says whether the tokenizer, left to itself, puts BOS before a text.
+    """
+
+    bos: int | None
+    eos: int | None
+    ends: tuple[int, ...]
+    adds_bos: bool
+
+    def difference(self, engine: "SpecialIds") -> str | None:
+        """What an engine that runs the model takes otherwise; None where nothing is.
+
+        It may know more end tokens than the model names, and may have a BOS that it never uses.
+        """
+        if self.eos != engine.eos:
+            return f"EOS is token {engine.eos}, the model's is {self.eos}"
+        if missing := sorted(set(self.ends) - set(engine.ends)):
+            return f"token {missing[0]} does not end a reply, as it does for the model"
+        if self.bos is not None and self.bos != engine.bos:
+            return f"BOS is token {engine.bos}, the model's is {self.bos}"
+        if self.adds_bos != engine.adds_bos:
+            return f"it {'puts' if engine.adds_bos else 'does not put'} BOS before a text, unlike the model's tokenizer"
+        return None
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What a folder holds and where it came from. Written last: a folder without it is not finished."""
+    """What a folder holds and where it came from. Written last: a folder without it is not finished.
+
+    `chat_template_sha256` is "" where it is not known, and None where the model has none and is asked with raw prompts
+    (`raw_prompts` of edgedc/backends/chat.py). `files` holds the sha256 of what stands beside the artifacts.
+    """
 
     kind: Kind
     name: str
@@ -66,7 +99,9 @@ class Manifest:
     prompt_style: Style = "compact-1"
     max_subquestions: int | None = MAX_SUBQUESTIONS
     context_length: int = 0
-    chat_template_sha256: str = ""
+    chat_template_sha256: str | None = ""
+    special_ids: SpecialIds | None = None
+    files: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""  # of the safetensors that a bundle was exported from; see export/ship.py
     base_revision: str = ""
     parameters: int = 0
@@ -92,6 +127,8 @@ def read_manifest(folder: Path) -> Manifest:
         row["artifacts"] = tuple(
             Artifact(**{**a, "files": tuple(a["files"]), "sha256": tuple(a["sha256"])}) for a in row["artifacts"]
         )
+        if row.get("special_ids"):
+            row["special_ids"] = SpecialIds(**{**row["special_ids"], "ends": tuple(row["special_ids"]["ends"])})
         manifest = Manifest(**row)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: not a manifest of this version of edgedc: {error}") from error
@@ -102,10 +139,10 @@ def read_manifest(folder: Path) -> Manifest:
     for artifact in manifest.artifacts:
         if not artifact.files or len(artifact.files) != len(artifact.sha256):
             raise InputError(f"{path}: an artifact needs at least one file, and one sha256 for each")
-        for name in artifact.files:
-            # A bundle may come from anywhere; what it loads must have come with it.
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                raise InputError(f"{path}: {name!r} is not a file inside the bundle")
+    for name in (*manifest.files, *(file for artifact in manifest.artifacts for file in artifact.files)):
+        # A bundle may come from anywhere; what it loads must have come with it.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{path}: {name!r} is not a file inside the bundle")
     return manifest
 
 
@@ -133,7 +170,8 @@ def find_artifact(
 ) -> tuple[Manifest, Artifact]:
     """The artifact of a bundle to run: the smallest that did not fail its gate, among those asked for (in any case).
 
-    Raises InputError when there is none, or when a file of it is missing. `verify` compares the files' hashes.
+    A graph for CUDA is taken only when its quantization is named. Raises InputError when there is none, or when a file
+    of it is missing. `verify` compares the files' hashes.
     """
     manifest = read_manifest(folder)
     quantization = quantization and quantization.lower()
@@ -142,7 +180,11 @@ def find_artifact(
         have = ", ".join(f"{a.format} {a.quantization}" for a in manifest.artifacts) or "nothing"
         asked = " ".join(part for part in (format, quantization) if part) or "artifact"
         raise InputError(f"{folder}: no {asked} here; it holds {have}")
-    usable = [a for a in wanted if a.passed is not False]
+    usable = [a for a in wanted if a.passed is not False and (quantization or a.details.get("provider") != "cuda")]
+    if not usable and all(a.passed is not False for a in wanted):
+        raise InputError(
+            f"{folder}: holds graphs for CUDA alone; name one with --quantization {wanted[0].quantization}"
+        )
     if not usable:
         raise InputError(f"{folder}: {wanted[0].path} failed its gate; export again with another quantization")
     artifact = min(usable, key=lambda a: a.bytes)
@@ -157,6 +199,13 @@ def verify(folder: Path, artifact: Artifact) -> None:
     for name, expected in zip(artifact.files, artifact.sha256, strict=True):
         if sha256_of(folder / name) != expected:
             raise InputError(f"{folder / name}: changed since it was exported (sha256); copy or export it again")
+
+
+def hashes_beside(folder: Path, artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """The sha256 of every file of a bundle that belongs to no artifact and is not the manifest, by its name."""
+    own = {MANIFEST, *(file for artifact in artifacts for file in artifact.files)}
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: sha256_of(folder / name) for name in names if name not in own}
 
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -186,6 +235,12 @@ def check_model_folder(folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         if (folder / name).is_file():
             _refuse_code(folder / name)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a model folder has one, in a file of its own or in tokenizer_config.json."""
+    config = folder / "tokenizer_config.json"
+    return (folder / CHAT_TEMPLATE).is_file() or (config.is_file() and bool(read_object(config).get("chat_template")))
 
 
 def _refuse_code(path: Path) -> None:

@@ -21,6 +21,7 @@ VERBS = {
     "bench": "Compare local with remote decomposition.",
     "evaluate": "Score a decomposer against known decompositions.",
     "simulate": "Run the simulated solver on this machine.",
+    "doctor": "Say what is installed; check a bundle.",
     "demo": "The whole chain on this machine, offline.",
 }
 

@@ -1,23 +1,29 @@
 """The gate passes artifacts that behave like their model, and catches and names those that do not."""
 
 import dataclasses
+import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from test_export import make_model
 
-from edgedc.bundle import Artifact, Manifest, read_manifest, write_manifest
+from edgedc.bundle import Artifact, Manifest, SpecialIds, read_manifest, write_manifest
 from edgedc.cli import main
 from edgedc.errors import EdgedcError
 from edgedc.files import sha256_of
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
 from export.child import in_child
-from export.gate import ODD_STRINGS, THRESHOLDS, Observation, Prompt, compare, gate, observe
+from export.gate import THRESHOLDS, Limits, compare, gate
+from export.observe import Observation, Observed, Reference, observe, reference_of
+from export.prompts import ODD_STRINGS, Prompt, prompts_for
 from export.quantize import TYPES
 from export.ship import Order, ship
 from export.to_onnx import PRECISIONS
@@ -25,6 +31,7 @@ from export.to_onnx import PRECISIONS
 QUESTIONS = [Prompt(q, decompose_messages(q, style="compact-1", cap=3)) for q in ("How many apples?", "Who paid 12?")]
 PROMPTS = [*QUESTIONS, *(Prompt(t, [{"role": "user", "content": t}], generate=False) for t in ODD_STRINGS)]
 CONTEXT = 80
+LIMITS = Limits(0.5, 0.5, 0.5, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +42,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(model: Path) -> Path:
     out = model.with_name("bundle")
-    ship(model, out, Order(("gguf", "onnx"), quantizations="q8_0", gated=False), print)
+    ship(model, out, Order(("gguf", "onnx"), quantizations="f16", gated=False), print)
     return out
 
 
 @pytest.fixture(scope="module")
-def reference(model: Path) -> list[Observation]:
-    return observe(model, PROMPTS, CONTEXT)
+def reference(model: Path) -> Iterator[Reference]:
+    with reference_of(model, PROMPTS, CONTEXT, model.parent) as made:
+        yield made
+    assert not made.scores.exists()
 
 
 def artifacts(bundle: Path) -> tuple[Artifact, Artifact]:
@@ -49,68 +58,211 @@ def artifacts(bundle: Path) -> tuple[Artifact, Artifact]:
     return gguf, onnx
 
 
-def test_an_equal_artifact_passes(bundle: Path, reference: list[Observation]) -> None:
-    done = gate(bundle, artifacts(bundle)[1], PROMPTS, reference, CONTEXT)
-    assert done.passed
-    assert (done.questions, done.odd_strings) == (2, len(ODD_STRINGS))
-    assert (done.token_ids, done.text, done.decomposition) == (1.0, 1.0, 1.0)
-    assert done.first_difference is None
-    assert all(observation.text for observation in reference[:2])
+def test_fifty_odd_strings_and_at_least_64_questions() -> None:
+    made = prompts_for(Manifest(kind="model", name="n", base="b", method="m"), None)
+    assert sum(prompt.generate for prompt in made) == 64
+    assert len({prompt.label for prompt in made if not prompt.generate}) == 50
 
 
-def test_another_template_is_caught(bundle: Path, reference: list[Observation], tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_equal_artifact_passes(which: int, bundle: Path, reference: Reference) -> None:
+    done = gate(bundle, artifacts(bundle)[which], PROMPTS, reference, CONTEXT)
+    assert (done.passed, done.failed) == (True, ())
+    assert (done.questions, done.scored, done.odd_strings) == (2, 2, 50)
+    assert (done.rendered, done.token_ids, done.text, done.decomposition) == (1.0, 1.0, 1.0, 1.0)
+    assert (done.special_ids, done.template) == (True, True)
+    assert done.top1 > 0.99
+    assert done.kl is not None
+    assert 0 <= done.kl < 1e-4
+    assert done.kl <= done.kl_most
+    assert done.smoke is not None
+    assert done.smoke.text in [observation.text for observation in reference.prompts[:2]]
+
+
+def test_divergence_is_taken_where_the_reply_is_predicted(model: Path, bundle: Path, reference: Reference) -> None:
+    """Computed again here, by torch's own functions, from the whole model and a worse copy of it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    ship(model, bundle.with_name("q4"), Order(("gguf",), quantizations="q4_0", gated=False), print)
+    (artifact,) = read_manifest(bundle.with_name("q4")).artifacts
+    observed = observe(bundle.with_name("q4"), artifact, PROMPTS, reference, CONTEXT)
+    loaded = AutoModelForCausalLM.from_pretrained(model)
+    first = reference.prompts[0]
+    reply = len(first.forced) - len(first.ids)
+    assert first.forced[: len(first.ids)] == first.ids
+    assert len(first.top) == len(observed.prompts[0].kl) == reply + 1  # what follows the reply is predicted too
+    with torch.inference_mode():
+        scores = loaded(torch.tensor([first.forced])).logits[0, len(first.ids) - 1 :]
+    assert tuple(scores.argmax(dim=1).tolist()) == first.top
+    stored = np.fromfile(reference.scores, np.float32, scores.numel()).reshape(scores.shape)
+    assert np.abs(stored - scores.numpy()).max() < 1e-3
+
+    from edgedc.backends import open_backend
+
+    _, backend = open_backend(bundle.with_name("q4"))
+    worse = torch.tensor(backend.logits(first.forced, start=len(first.ids) - 1))
+    expected = torch.nn.functional.kl_div(
+        worse.double().log_softmax(1), scores.double().log_softmax(1), reduction="none", log_target=True
+    ).sum(1)
+    assert observed.prompts[0].kl == pytest.approx(expected.tolist(), rel=0.2, abs=0.01)  # batches differ
+    assert max(observed.prompts[0].kl) > 0.1
+
+
+def test_another_template_is_caught(bundle: Path, reference: Reference, tmp_path: Path) -> None:
     sabotaged = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     template = sabotaged / "chat_template.jinja"
     template.write_text(template.read_text("utf-8").replace("<|end|>", ""), "utf-8")
     for artifact in artifacts(bundle):
         done = gate(sabotaged, artifact, PROMPTS, reference, CONTEXT)
         assert not done.passed
-        assert done.token_ids == 0.0
-        position = len(reference[0].ids) - 3  # <|end|>, a line break, <|assistant|>
-        assert f"'How many apples?': token {position} is" in str(done.first_difference)
+        assert (done.rendered, done.token_ids) == (0.0, 0.0)
+        assert done.failed[:2] == ("rendered", "token_ids")
+        position = reference.prompts[0].rendered.index("<|end|>")
+        assert f"'How many apples?': from character {position} the rendered prompt is" in str(done.first_difference)
 
 
-def test_other_weights_are_caught(reference: list[Observation], tmp_path: Path) -> None:
+def test_a_template_inside_the_gguf_that_is_another_is_caught(
+    model: Path, reference: Reference, tmp_path: Path
+) -> None:
+    """What edgedc renders is right; other programs, which read the file's own, would go wrong."""
+    from export.to_gguf import to_gguf
+
+    ship(model, tmp_path / "bundle", Order(("gguf",), quantizations="f16", gated=False), print)
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    template = other / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8") + " ", "utf-8")
+    (artifact,) = read_manifest(tmp_path / "bundle").artifacts
+    path = tmp_path / "bundle" / artifact.path
+    to_gguf(other, path, "tiny")
+    artifact = rewritten(tmp_path / "bundle", artifact)
+    done = gate(tmp_path / "bundle", artifact, PROMPTS, reference, CONTEXT)
+    assert done.failed == ("template",)
+    assert "its chat template goes on from character" in str(done.first_difference)
+
+
+def test_a_model_without_a_template_is_compared_on_raw_prompts(model: Path, bundle: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(model, tmp_path / "bare"))
+    (bare / "chat_template.jinja").unlink()
+    raw = Path(shutil.copytree(bundle, tmp_path / "raw"))
+    (raw / "chat_template.jinja").unlink()
+    write_manifest(raw, dataclasses.replace(read_manifest(raw), chat_template_sha256=None))
+    gguf, onnx = artifacts(raw)
+    with reference_of(bare, PROMPTS, CONTEXT, tmp_path) as reference:
+        assert reference.template is None
+        assert [o.rendered for o in reference.prompts] == [p.messages[0]["content"] + "\n" for p in PROMPTS]
+        assert gate(raw, onnx, PROMPTS, reference, CONTEXT).passed
+        done = gate(raw, gguf, PROMPTS, reference, CONTEXT)
+    # this one was made from the model when it still had one
+    assert done.failed == ("template",)
+    assert done.first_difference == "it has a chat template, the model has none"
+
+
+def rewritten(bundle: Path, artifact: Artifact) -> Artifact:
+    """The artifact of a manifest that calls the file right as it is now."""
+    path = bundle / artifact.path
+    after = dataclasses.replace(artifact, sha256=(sha256_of(path),), bytes=path.stat().st_size)
+    manifest = read_manifest(bundle)
+    others = tuple(after if a == artifact else a for a in manifest.artifacts)
+    write_manifest(bundle, dataclasses.replace(manifest, artifacts=others))
+    return after
+
+
+def test_other_weights_are_caught(reference: Reference, tmp_path: Path) -> None:
     other = make_model(tmp_path / "other", seed=1)
     ship(other, tmp_path / "out", Order(("gguf",), quantizations="f16", gated=False), print)
     (artifact,) = read_manifest(tmp_path / "out").artifacts
     done = gate(tmp_path / "out", artifact, PROMPTS, reference, CONTEXT)
     assert not done.passed
     assert (done.token_ids, done.text) == (1.0, 0.0)
+    assert set(done.failed) >= {"text", "decomposition", "top1", "kl"}
+    assert done.kl is not None
+    assert done.kl > 0.1
     assert "'How many apples?': from character" in str(done.first_difference)
 
 
-def test_an_artifact_that_does_not_load_fails(bundle: Path, reference: list[Observation], tmp_path: Path) -> None:
+def test_an_artifact_that_does_not_load_fails(bundle: Path, reference: Reference, tmp_path: Path) -> None:
     sabotaged = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    artifact, onnx = artifacts(bundle)
+    artifact, _ = artifacts(bundle)
     path = sabotaged / artifact.path
     path.write_bytes(path.read_bytes()[:5000])
-    artifact = dataclasses.replace(artifact, sha256=(sha256_of(path),))
-    manifest: Manifest = dataclasses.replace(read_manifest(bundle), artifacts=(artifact, onnx))
-    write_manifest(sabotaged, manifest)
-    done = gate(sabotaged, artifact, PROMPTS, reference, CONTEXT)
-    assert not done.passed
+    done = gate(sabotaged, rewritten(sabotaged, artifact), PROMPTS, reference, CONTEXT)
+    assert (done.passed, done.failed) == (False, ("runs",))
     assert "does not run" in str(done.first_difference)
 
 
-def test_shares_and_first_differences() -> None:
-    equal = [Observation((1, 2, 3), "1. How many?\n2. How much?")] * 2 + [Observation((7,))] * len(ODD_STRINGS)
+SPECIAL = SpecialIds(1, 2, (2, 9), adds_bos=True)
+REPLY = "1. How many?\n2. How much?"
 
-    spaced = [Observation((1, 2, 3), "1. How many?\n2.  How much?"), *equal[1:]]
-    done = compare(PROMPTS, equal, spaced, 0.5)
+
+def observed(
+    *changes: tuple[int, dict[str, Any]], special: SpecialIds = SPECIAL, template: str | None = "t"
+) -> Observed:
+    """Two questions and the odd strings as every run of one model gives them, but for `changes`, by number."""
+    asked = Observation("r", (1, 2, 3), REPLY, (1, 2, 3, 4), 2, (4, 5), (1e-6, 3e-6), 1.0)
+    rows = [asked, asked, *[Observation("r", (7,))] * len(ODD_STRINGS)]
+    for k, change in changes:
+        rows[k] = dataclasses.replace(rows[k], **change)
+    return Observed(special, template, tuple(rows))
+
+
+def test_shares_and_figures() -> None:
+    done = compare(PROMPTS, observed(), observed((1, {"top": (4, 6)})), LIMITS)
+    assert done.passed
+    assert (done.positions, done.top1, done.kl, done.kl_most) == (4, 0.75, pytest.approx(2e-6), 3e-6)
+    assert "'Who paid 12?': at position 1 of the reply token 6 is the likeliest, the model's is 5" in str(
+        done.first_difference
+    )
+    spaced = observed((0, {"text": "1. How many?\n2.  How much?"}))
+    done = compare(PROMPTS, observed(), spaced, LIMITS)
     assert (done.text, done.decomposition, done.passed) == (0.5, 1.0, True)
-    assert done.first_difference is not None
-    assert "from character 16" in done.first_difference
+    assert "from character 16" in str(done.first_difference)
+    assert json.loads(json.dumps(dataclasses.asdict(done)))["limits"]["kl"] == 0.1
 
-    longer = [equal[0], Observation((1, 2, 3, 4), equal[1].text), *equal[2:]]
-    done = compare(PROMPTS, equal, longer, 0.5)
+
+@pytest.mark.parametrize(
+    ("got", "failed", "said"),
+    [
+        (observed((1, {"rendered": "rest"})), "rendered", "'Who paid 12?': from character 1 the rendered prompt"),
+        (observed((1, {"ids": (1, 2, 3, 4)})), "token_ids", "'Who paid 12?': token 3 is 4, the model's is the end"),
+        (observed((2, {"ids": (8,)})), "token_ids", "prompt '': token 0 is 8, the model's is 7"),
+        (observed(special=dataclasses.replace(SPECIAL, eos=3)), "special_ids", "EOS is token 3, the model's is 2"),
+        (observed(special=dataclasses.replace(SPECIAL, bos=3)), "special_ids", "BOS is token 3, the model's is 1"),
+        (observed(special=dataclasses.replace(SPECIAL, ends=(2,))), "special_ids", "token 9 does not end a reply"),
+        (observed(special=dataclasses.replace(SPECIAL, adds_bos=False)), "special_ids", "does not put BOS before"),
+        (observed(template=None), "template", "it has no chat template, the model has one"),
+        (observed((0, {"text": "x"}), (1, {"text": "x"})), "decomposition", "'How many apples?': from character 0"),
+        (observed((0, {"top": (9, 9)}), (1, {"top": (4, 9)})), "top1", "position 0 of the reply token 9"),
+        (observed((1, {"kl": (0.1, 0.9)})), "kl", "'Who paid 12?': at position 1 of the reply KL is 0.9 nats"),
+        (observed((1, {"kl": (0.1, math.nan)})), "kl", "'Who paid 12?': at position 1 of the reply KL is nan"),
+        (observed((0, {"kl": (math.inf, 0.1)})), "kl", "'How many apples?': at position 0 of the reply KL is inf"),
+    ],
+)
+def test_what_fails_is_named_with_its_first_prompt_and_position(got: Observed, failed: str, said: str) -> None:
+    done = compare(PROMPTS, observed(), got, LIMITS)
     assert not done.passed
-    assert done.first_difference == "prompt 'Who paid 12?': token 3 is 4, the model's is the end"
+    assert done.failed[0] == failed
+    assert said in str(done.first_difference)
+    json.dumps(dataclasses.asdict(done), allow_nan=False)
+
+
+def test_an_engine_may_know_more_end_tokens_and_have_a_bos_it_never_uses() -> None:
+    model = SpecialIds(None, 2, (2,), adds_bos=False)
+    assert model.difference(SpecialIds(11, 2, (0, 2), adds_bos=False)) is None
 
 
 def test_two_replies_that_cannot_be_parsed_are_not_the_same() -> None:
-    one, two = ([Observation((1,), text)] * 2 + [Observation((1,))] * len(ODD_STRINGS) for text in ("@@ x", "%% y"))
-    assert compare(PROMPTS, one, two, 0.5).decomposition == 0.0
+    one, two = (observed((0, {"text": text}), (1, {"text": text})) for text in ("@@ x", "%% y"))
+    assert compare(PROMPTS, one, two, LIMITS).decomposition == 0.0
+
+
+def test_the_smoke_prompt_is_an_equal_one_that_hangs_least_on_rounding() -> None:
+    done = compare(PROMPTS, observed(), observed((1, {"margin": 2.0})), LIMITS)
+    assert done.smoke is not None
+    assert done.smoke.messages == QUESTIONS[1].messages
+    done = compare(PROMPTS, observed(), observed((1, {"margin": 2.0, "text": "x"})), LIMITS)
+    assert done.smoke is not None
+    assert (done.smoke.messages, done.smoke.text) == (QUESTIONS[0].messages, REPLY)
 
 
 def test_a_trained_model_passes_in_every_form(model_folder: Path, tmp_path: Path) -> None:
@@ -118,13 +270,19 @@ def test_a_trained_model_passes_in_every_form(model_folder: Path, tmp_path: Path
     questions.write_text("".join(json.dumps({"question": p.question}) + "\n" for p in problems("train", 6)), "utf-8")
     order = Order(("gguf", "onnx"), quantizations="f16,q8_0", prompts=questions)
     manifest, made = ship(model_folder, tmp_path / "out", order, print)
-    assert [(a.quantization, a.passed, a.gate["text"]) for a in made] == [
-        ("f16", True, 1.0),
-        ("q8_0", True, 1.0),
-        ("fp32", True, 1.0),
+    assert [(a.quantization, a.passed, a.gate["text"], a.gate["top1"]) for a in made] == [
+        ("f16", True, 1.0, 1.0),
+        ("q8_0", True, 1.0, 1.0),
+        ("fp32", True, 1.0, 1.0),
     ]
-    assert read_manifest(tmp_path / "out") == manifest
+    assert made[0].gate["kl"] < 1e-6
+    # json has lists where the objects have tuples
+    assert read_manifest(tmp_path / "out") == dataclasses.replace(
+        manifest,
+        artifacts=tuple(dataclasses.replace(a, gate=json.loads(json.dumps(a.gate))) for a in manifest.artifacts),
+    )
     assert manifest.prompt_style == "compact-1"
+    assert not [path for path in (tmp_path / "out").rglob("*") if ".scores." in path.name]
 
 
 def test_a_failed_artifact_exits_3_and_is_kept_and_marked(
@@ -145,8 +303,12 @@ def test_a_failed_artifact_exits_3_and_is_kept_and_marked(
     assert (tmp_path / "out" / artifact.path).is_file()
 
 
-def test_every_type_has_a_threshold() -> None:
-    assert set(THRESHOLDS) == {*TYPES, *PRECISIONS}
+def test_every_type_has_thresholds_that_fall_with_its_bits() -> None:
+    assert {*TYPES, *PRECISIONS} <= set(THRESHOLDS)
+    order = [THRESHOLDS[name] for name in ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k")]
+    for tight, loose in itertools.pairwise(order):
+        assert (tight.text, tight.decomposition, tight.top1) > (loose.text, loose.decomposition, loose.top1)
+        assert tight.kl < loose.kl
 
 
 def _abort() -> Iterator[int]:

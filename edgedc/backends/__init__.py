@@ -1,23 +1,30 @@
 """Ways to run a decomposer on this device, one file each, and the choice among them."""
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from edgedc.bundle import (
     MANIFEST,
     Artifact,
     Format,
     Manifest,
+    SpecialIds,
     check_model_folder,
     find_artifact,
+    has_chat_template,
     read_manifest,
     verify,
 )
 from edgedc.errors import InputError
 from edgedc.files import sha256_of
-from edgedc.generation import Backend
+from edgedc.generation import Backend, Generation, Message
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Engine = Literal["llamacpp", "onnx", "transformers"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -26,6 +33,34 @@ _ENGINE: dict[Format, Engine] = {"gguf": "llamacpp", "onnx": "onnx"}
 FORMAT: dict[Engine, Format] = {"llamacpp": "gguf", "onnx": "onnx"}
 _LABEL: dict[Engine, str] = {"llamacpp": "llama.cpp", "onnx": "onnxruntime", "transformers": "transformers"}
 _PACKAGE: dict[Engine, str] = {"llamacpp": "llama_cpp", "onnx": "onnxruntime"}
+
+
+class ModelBackend(Backend, Protocol):
+    """A backend that runs a model, and shows each of its steps: to the gate of an export and to `edgedc doctor`.
+
+    `template` is the chat template that stands in the artifact itself, where other programs find it; None where the
+    model has none.
+    """
+
+    template: str | None
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt as text. `encode` is `tokenize` of it."""
+
+    def tokenize(self, prompt: str) -> list[int]:
+        """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
+
+    def complete(self, ids: Sequence[int], *, max_tokens: int) -> Generation:
+        """Go on from token ids as `generate` does."""
+
+    def special_ids(self) -> SpecialIds:
+        """As the engine takes them from the artifact. `ends` in ascending order."""
+
+    def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
+        """Scores before softmax of the token behind each of ids[start:]: (len(ids) - start, vocabulary).
+
+        Raises ContextError when the ids exceed the context.
+        """
 
 
 @dataclass(frozen=True)
@@ -69,28 +104,32 @@ def choose(path: Path, *, engine: Engine | None = None, quantization: str | None
     return _choose_artifact(path, FORMAT[engine] if engine else None, quantization)
 
 
-def open_choice(choice: Choice, *, threads: int | None = None) -> Backend:
+def open_choice(choice: Choice, *, threads: int | None = None) -> ModelBackend:
     """Load it. Raises InputError when a file is damaged or its engine is not installed."""
+    from edgedc.backends.chat import raw_prompts, read_chat_template
+
     folder, artifact, context = choice.folder, choice.artifact, choice.manifest.context_length
-    backend: Backend
+    raw = raw_prompts(folder) if choice.manifest.chat_template_sha256 is None else None
+    backend: ModelBackend
     if artifact is None:
         from edgedc.backends.transformers import TransformersBackend
 
-        backend = TransformersBackend(folder, context_length=context, threads=threads)
+        backend = TransformersBackend(folder, chat=raw, context_length=context, threads=threads)
     else:
         verify(folder, artifact)
         path = folder / artifact.path
         if choice.engine == "llamacpp":
-            from edgedc.backends.chat import read_chat_template
             from edgedc.backends.llamacpp import LlamaCppBackend
 
-            chat = read_chat_template(folder)
+            chat = raw or read_chat_template(folder)
             backend = LlamaCppBackend(path, chat=chat, context_length=context, threads=threads)
         else:
             from edgedc.backends.onnx import OnnxBackend
 
-            backend = OnnxBackend(path, folder, context_length=context, threads=threads)
+            backend = OnnxBackend(path, folder, chat=raw, context_length=context, threads=threads)
     backend.name = f"{_LABEL[choice.engine]} {artifact.quantization if artifact else 'fp32'}"
+    if raw:
+        backend.name += " (no chat template: raw prompts)"
     if choice.note:
         backend.name += f" ({choice.note})"
     return backend
@@ -98,7 +137,7 @@ def open_choice(choice: Choice, *, threads: int | None = None) -> Backend:
 
 def open_backend(
     path: Path, *, format: Format | None = None, quantization: str | None = None, threads: int | None = None
-) -> tuple[Manifest, Backend]:
+) -> tuple[Manifest, ModelBackend]:
     """The decomposer in a bundle or model folder, loaded, and its manifest. See `choose` and `open_choice`."""
     choice = choose(path, engine=_ENGINE[format] if format else None, quantization=quantization)
     return choice.manifest, open_choice(choice, threads=threads)
@@ -113,6 +152,8 @@ def _choose_folder(path: Path, manifest: Manifest | None, engine: Engine | None,
     if manifest is None:  # somebody else's model, which has not been trained to decompose
         name = path.resolve().name
         manifest = Manifest(kind="model", name=name, base=name, method="untrained", prompt_style="instruct-1")
+        if not has_chat_template(path):
+            manifest = replace(manifest, chat_template_sha256=None)
     return Choice(path, manifest, None, "transformers")
 
 

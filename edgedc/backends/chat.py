@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedc.backends.greedy import encodable
-from edgedc.bundle import CHAT_TEMPLATE
+from edgedc.bundle import CHAT_TEMPLATE, SpecialIds
 from edgedc.errors import InputError, MissingExtra
 from edgedc.files import read_object
 from edgedc.generation import Message
@@ -21,6 +21,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("jinja2", "llamacpp") from error
 
+TOKENIZER = "tokenizer.json"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 # What an expression of a template can raise when its author did not foresee the messages.
@@ -60,6 +61,50 @@ def read_chat_template(folder: Path) -> ChatTemplate:
     # newline="": the template goes to the model as it is, a carriage return too
     with path.open(encoding="utf-8", newline="") as file:
         return ChatTemplate(file.read(), special_tokens(folder), str(path))
+
+
+def raw_prompts(folder: Path) -> ChatTemplate:
+    """What a model without a chat template is asked: each message's text and a line break, behind BOS where its
+    tokenizer puts one before every text."""
+    bos = first_token(folder)
+    text = "{{ bos_token }}{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"
+    return ChatTemplate(text, {"bos_token": bos or ""}, f"{folder} (raw prompts)")
+
+
+def first_token(folder: Path) -> str | None:
+    """The special token that tokenizer.json puts before every text, None where it puts none.
+
+    Format: the post_processor that https://github.com/huggingface/tokenizers writes.
+    """
+    waiting: list[Any] = [read_config(folder, TOKENIZER).get("post_processor")]
+    while waiting:
+        match waiting.pop(0):
+            case {"type": "Sequence", "processors": [*several]}:
+                waiting = [*several, *waiting]
+            case {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": str(token)}}, *_]}:
+                return token
+            case {"type": "BertProcessing" | "RobertaProcessing", "cls": [str(token), int()]}:
+                return token
+    return None
+
+
+def read_special_ids(folder: Path) -> SpecialIds:
+    """BOS, EOS and the end tokens by the files of a model folder or bundle. Raises InputError as `end_tokens` does."""
+    texts, ids = special_tokens(folder), token_ids(folder)
+    bos, eos = (ids.get(texts.get(name, "")) for name in ("bos_token", "eos_token"))
+    first = first_token(folder)
+    return SpecialIds(bos, eos, tuple(sorted(end_tokens(folder, ids.get))), first is not None and ids.get(first) == bos)
+
+
+def token_ids(folder: Path) -> dict[str, int]:
+    """The id of every token of tokenizer.json, added ones too, by its text. Raises InputError for another format."""
+    row = read_config(folder, TOKENIZER)
+    try:
+        vocab = row["model"]["vocab"]
+        known = dict(vocab) if isinstance(vocab, dict) else {piece: k for k, (piece, _) in enumerate(vocab)}
+        return known | {token["content"]: token["id"] for token in row.get("added_tokens", [])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / TOKENIZER}: not a tokenizer that can be read: {error!r}") from error
 
 
 def special_tokens(folder: Path) -> dict[str, str]:

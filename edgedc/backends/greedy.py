@@ -2,12 +2,64 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgedc.errors import ContextError, InputError
-from edgedc.generation import Generation
+from edgedc.generation import Generation, Message
 from edgedc.ledger import Usage
+
+
+class GreedyBackend(ABC):
+    """A backend that says how it renders, tokenizes and goes on; the requests follow from that.
+
+    `_reused` is how many of the last prompt's tokens were known from the one before.
+    """
+
+    name: str
+    context_length: int
+    _ends: frozenset[int]
+    _reused = 0
+
+    @abstractmethod
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt, ending where the model is to go on."""
+
+    @abstractmethod
+    def tokenize(self, prompt: str) -> list[int]:
+        """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
+
+    @abstractmethod
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of a reply, without special tokens."""
+
+    @abstractmethod
+    def _greedy(self, ids: list[int]) -> Iterator[int]:
+        """The likeliest token after `ids`, then after that, without end. It is worked out when it is asked for."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self.tokenize(self.render(messages))
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        started = time.perf_counter()
+        return self.complete(self.encode(messages), max_tokens=max_tokens, started=started)
+
+    def complete(self, ids: Sequence[int], *, max_tokens: int, started: float | None = None) -> Generation:
+        """Go on from token ids. Raises ContextError as `generate` does."""
+        check_context(len(ids), max_tokens, self.context_length)
+        return follow(
+            self._greedy(list(ids)),
+            is_end=self._ends.__contains__,
+            text_of=self.text_of,
+            started=time.perf_counter() if started is None else started,
+            prompt_tokens=len(ids),
+            max_tokens=max_tokens,
+            cached=lambda: self._reused,
+        )
 
 
 def check_context(prompt_tokens: int, max_tokens: int, context: int) -> None:

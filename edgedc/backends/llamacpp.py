@@ -5,14 +5,16 @@ the process's stdout and compiles whatever chat template is in the file.
 """
 
 import ctypes
-import struct
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgedc.backends.chat import ChatTemplate
+from edgedc.backends.gguf_header import check_header
 from edgedc.backends.greedy import check_context, follow, physical_cores
+from edgedc.bundle import SpecialIds
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.generation import Generation, Message
 
@@ -21,6 +23,9 @@ try:
     import numpy as np
 except ModuleNotFoundError as error:
     raise MissingExtra("llama-cpp-python", "llamacpp") from error
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _BATCH = 512
 _LEAST_CONTEXT = 1024
@@ -52,7 +57,7 @@ class LlamaCppBackend:
     def __init__(
         self, path: Path, *, chat: ChatTemplate | None = None, context_length: int = 0, threads: int | None = None
     ) -> None:
-        _check_gguf(path)
+        check_header(path)
         self.name = f"llama.cpp {path.name}"
         self._path = path
         self._threads = threads or physical_cores()
@@ -69,6 +74,7 @@ class LlamaCppBackend:
         self.context_length = min(context_length or trained, trained)
         # SentencePiece writes the space that starts a text into its first token
         self._strips_space = llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
+        self.template = self._template_in_file()
         self._known: list[int] = []  # the tokens whose state is in the context
         self._reused = 0
         try:
@@ -116,6 +122,29 @@ class LlamaCppBackend:
         pieces = [self._piece(token, strip=k == 0 and self._strips_space) for k, token in enumerate(ids)]
         return b"".join(pieces).decode("utf-8", "replace")
 
+    def special_ids(self) -> SpecialIds:
+        bos, eos = llama_cpp.llama_vocab_bos(self._vocab), llama_cpp.llama_vocab_eos(self._vocab)
+        ends = tuple(k for k in range(self._vocab_size) if llama_cpp.llama_vocab_is_eog(self._vocab, k))
+        adds = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+        return SpecialIds(None if bos == -1 else bos, None if eos == -1 else eos, ends, adds)
+
+    def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
+        """See ModelBackend."""
+        check_context(len(ids), 0, self.context_length)
+        self._make_room(len(ids))
+        fresh = self._rewind(list(ids), keep=start)
+        rows = np.empty((len(ids) - start, self._vocab_size), np.float32)
+        for k in range(0, len(fresh), _BATCH):
+            batch = fresh[k : k + _BATCH]
+            at = len(self._known)
+            scored = min(at + len(batch) - start, len(batch))  # the batch's last ones
+            self._evaluate(batch, scored=scored)
+            if scored > 0:
+                scores = llama_cpp.llama_get_logits(self._context)
+                first = at + len(batch) - scored - start
+                rows[first : first + scored] = np.ctypeslib.as_array(scores, shape=(scored, self._vocab_size))
+        return rows
+
     def close(self) -> None:
         if self._context:
             llama_cpp.llama_free(self._context)
@@ -134,11 +163,14 @@ class LlamaCppBackend:
             yield token
             fresh = [token]
 
-    def _rewind(self, ids: list[int]) -> list[int]:
-        """Forget what the last prompt does not share with this one; return the tokens that are still to evaluate."""
-        # the last token is always evaluated, for its scores
-        shared = next((k for k, (a, b) in enumerate(zip(self._known, ids[:-1], strict=False)) if a != b), None)
-        self._reused = min(len(self._known), len(ids) - 1) if shared is None else shared
+    def _rewind(self, ids: list[int], keep: int | None = None) -> list[int]:
+        """Forget what the last prompt does not share with this one; return the tokens that are still to evaluate.
+
+        Those from `keep` on are always evaluated, for their scores; None is the last one.
+        """
+        most = len(ids) - 1 if keep is None else keep
+        shared = next((k for k, (a, b) in enumerate(zip(self._known, ids[:most], strict=False)) if a != b), None)
+        self._reused = min(len(self._known), most) if shared is None else shared
         memory = llama_cpp.llama_get_memory(self._context)
         if not llama_cpp.llama_memory_seq_rm(memory, 0, self._reused, -1):  # a recurrent model cannot go back
             llama_cpp.llama_memory_clear(memory, True)
@@ -146,9 +178,12 @@ class LlamaCppBackend:
         self._known = ids[: self._reused]
         return ids[self._reused :]
 
-    def _evaluate(self, ids: list[int]) -> None:
+    def _evaluate(self, ids: list[int], *, scored: int = 1) -> None:
+        """Take ids into the context, with the scores behind the last `scored` of them."""
         tokens = (llama_cpp.llama_token * len(ids))(*ids)
-        code = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids)))
+        batch = llama_cpp.llama_batch_get_one(tokens, len(ids))
+        batch.logits = (ctypes.c_int8 * len(ids))(*(k >= len(ids) - scored for k in range(len(ids))))
+        code = llama_cpp.llama_decode(self._context, batch)
         if code:
             self._forget()
             raise EdgedcError(f"{self._path}: llama.cpp failed while decoding (code {code}): {_said()}")
@@ -183,9 +218,12 @@ class LlamaCppBackend:
                 return buffer.raw[:count]
             size = -count
 
-    def _chat_in_file(self) -> ChatTemplate:
+    def _template_in_file(self) -> str | None:
         template = llama_cpp.llama_model_chat_template(self._model, None)
-        if not template:
+        return template.decode("utf-8", "replace") if template else None
+
+    def _chat_in_file(self) -> ChatTemplate:
+        if not self.template:
             raise InputError(f"{self._path}: no chat template in it, and none beside it")
         tokens = {}
         for name, token in (
@@ -194,24 +232,9 @@ class LlamaCppBackend:
         ):
             if token != -1:
                 tokens[name] = llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8")
-        return ChatTemplate(template.decode("utf-8"), tokens, f"{self._path} (tokenizer.chat_template)")
+        return ChatTemplate(self.template, tokens, f"{self._path} (tokenizer.chat_template)")
 
 
 def _said() -> str:
     """The first errors since the last load or context: the cause; what follows only passes it on."""
     return "; ".join(list(_errors)[:2]) or "it gave no reason"
-
-
-def _check_gguf(path: Path) -> None:
-    """Raises InputError unless the file starts as a GGUF of a version that llama.cpp reads."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    with path.open("rb") as file:
-        head = file.read(24)
-    if head[:4] != b"GGUF":
-        raise InputError(f"{path}: not a GGUF file; export the model again with  edgedc export --format gguf")
-    if len(head) < 24:
-        raise InputError(f"{path}: cut short: {path.stat().st_size} bytes; copy or export it again")
-    version, tensors, _ = struct.unpack("<IQQ", head[4:])
-    if version not in (2, 3) or not tensors:
-        raise InputError(f"{path}: GGUF version {version} with {tensors} tensors cannot be run; export the model again")

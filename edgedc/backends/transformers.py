@@ -1,24 +1,37 @@
 """Model folders, run by transformers in float32: the reference that exported artifacts are compared with."""
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgedc.backends.chat import end_tokens
-from edgedc.backends.greedy import check_context, encodable, follow
-from edgedc.bundle import check_model_folder
+from edgedc.backends.chat import ChatTemplate, end_tokens
+from edgedc.backends.greedy import GreedyBackend, check_context, encodable
+from edgedc.bundle import SpecialIds, check_model_folder
 from edgedc.errors import InputError, MissingExtra
-from edgedc.generation import Generation, Message
+from edgedc.generation import Message
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
-class TransformersBackend:
+class TransformersBackend(GreedyBackend):
     """A model folder on this machine's CPU.
 
+    `adapter` is a LoRA folder that peft merges into it in memory. `chat` None is the folder's chat template.
     `context_length` 0 is the one in config.json. Raises InputError, before torch is imported, when the folder is not a
     whole model in safetensors (see check_model_folder), and when it cannot be loaded.
     """
 
-    def __init__(self, folder: Path, *, context_length: int = 0, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        chat: ChatTemplate | None = None,
+        context_length: int = 0,
+        threads: int | None = None,
+        adapter: Path | None = None,
+    ) -> None:
         check_model_folder(folder)
         try:
             import torch
@@ -35,9 +48,15 @@ class TransformersBackend:
             self._model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
             ).eval()
+            if adapter:
+                import peft
+
+                self._model = peft.PeftModel.from_pretrained(self._model, str(adapter)).merge_and_unload()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{folder}: transformers cannot load it: {' '.join(str(error).split())[:300]}") from error
-        if self._tokenizer.chat_template is None:
+        self._chat = chat
+        self.template = None if chat else self._default_template()
+        if not chat and self.template is None:
             raise InputError(f"{folder}: no chat template; put one into {folder / 'chat_template.jinja'}")
         self._ends = end_tokens(folder, self._tokenizer.get_vocab().get)
         trained = self._model.config.max_position_embeddings
@@ -46,42 +65,41 @@ class TransformersBackend:
     def render(self, messages: Sequence[Message]) -> str:
         from jinja2 import TemplateError
 
+        if self._chat:
+            return self._chat.render(messages)
         try:
             text: str = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise InputError(f"{self._folder}: the chat template refused these messages: {error}") from error
         return encodable(text)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self.tokenize(self.render(messages))
-
     def tokenize(self, prompt: str) -> list[int]:
-        """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
         ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         return ids
-
-    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
-        started = time.perf_counter()
-        return self.complete(self.encode(messages), max_tokens=max_tokens, started=started)
-
-    def complete(self, ids: Sequence[int], *, max_tokens: int, started: float | None = None) -> Generation:
-        """Go on from token ids. Raises ContextError as `generate` does."""
-        check_context(len(ids), max_tokens, self.context_length)
-        return follow(
-            self._greedy(list(ids)),
-            is_end=self._ends.__contains__,
-            text_of=self.text_of,
-            started=time.perf_counter() if started is None else started,
-            prompt_tokens=len(ids),
-            max_tokens=max_tokens,
-        )
 
     def text_of(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
+    def special_ids(self) -> SpecialIds:
+        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        adds = bos is not None and self._tokenizer("a")["input_ids"][:1] == [bos]
+        return SpecialIds(bos, eos, tuple(sorted(self._ends)), adds)
+
+    def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
+        """See ModelBackend."""
+        check_context(len(ids), 0, self.context_length)
+        with self._torch.inference_mode():
+            made = self._model(input_ids=self._torch.tensor([list(ids)]), logits_to_keep=len(ids) - start)
+        scores: npt.NDArray[np.float32] = made.logits[0].numpy()
+        return scores
+
     def close(self) -> None:
         del self._model
+
+    def _default_template(self) -> str | None:
+        template = self._tokenizer.chat_template
+        return template.get("default") if isinstance(template, dict) else template
 
     def _greedy(self, ids: list[int]) -> Iterator[int]:
         past = None
