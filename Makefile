@@ -12,7 +12,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup base clean
+.PHONY: help venv demo test check test-slow bench-startup bench-export base clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-slow: $(INSTALLED)  ## the tests that take minutes
 
 bench-startup: $(INSTALLED)  ## how fast `edgedc --help` starts, against click alone
 	$(BIN)/python benchmarks/startup.py
+
+bench-export: $(INSTALLED)  ## wall time and memory of a GGUF export, against llama.cpp's own converter: some minutes
+	$(BIN)/python benchmarks/export_speed.py
 
 base: $(INSTALLED)  ## pre-train the demo's base model again: 75 minutes on one core; resumes
 	$(BIN)/python -m train.documents build/demo-base.jsonl 150000

@@ -1,5 +1,6 @@
 """Files that survive a kill: rows appended one at a time, artifacts written beside and renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgedc.errors import InputError
+from edgedc.errors import EdgedcError, InputError
 
 Row = dict[str, Any]
 
@@ -59,7 +60,9 @@ def read_object(path: Path) -> Row:
     """The JSON object in a file. Raises InputError when it cannot be read, or is something else."""
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: must be a JSON object, not a {type(value).__name__}")
@@ -126,15 +129,29 @@ def _whole_rows(path: Path) -> tuple[list[Row], int]:
 def write_text(path: Path, text: str) -> None:
     """Write a whole file, or leave the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside(path) as stage:
+        stage.write_text(text, "utf-8")
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Where to write a file; it becomes `path` when the block ends well, and is removed when it does not.
+
+    What was at `path` before stays until then. Raises EdgedcError when the block fails for want of room.
+    """
+    stage = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
+        yield stage
+        with stage.open("rb") as file:
             os.fsync(file.fileno())
-        beside.replace(path)
+        stage.replace(path)
+    except OSError as error:
+        # numpy's tofile says how much it wrote, and not why it stopped
+        if error.errno == errno.ENOSPC or (error.errno is None and not shutil.disk_usage(path.parent).free):
+            raise EdgedcError(f"{path}: the disk is full: make room") from error
+        raise
     finally:
-        beside.unlink(missing_ok=True)
+        stage.unlink(missing_ok=True)
 
 
 @contextmanager

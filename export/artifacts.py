@@ -1,56 +1,86 @@
 """Makes the artifacts of a bundle, and describes each as the manifest will."""
 
-import dataclasses
 import re
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from edgedc.bundle import Artifact, Format
 from edgedc.files import sha256_of
 
-from .quantize import UNQUANTIZED, Contents, contents, quantize
-from .to_gguf import Kind, to_gguf
+from .families import is_known
+from .imatrix import Importance
+from .llama_cpp import convert_with_llama_cpp
+from .quantize import UNQUANTIZED, contents, fallback, quantize
+from .staging import link
+from .to_gguf import Kind, Source, to_gguf
 from .to_onnx import to_onnx
 
 Say = Callable[[str], None]
 
 
-def make_gguf(model: Path, folder: Path, name: str, kinds: list[str], say: Say) -> list[Artifact]:
-    """Write NAME-KIND.gguf into `folder` for each kind. The quantised ones are made from the f16 one."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
-    made = []
-    with tempfile.TemporaryDirectory(prefix=".gguf.", dir=folder) as scratch:
-        source = Path(scratch) / "f16.gguf"
-        if set(kinds) - set(UNQUANTIZED):
-            to_gguf(model, source, name)
-        for kind in kinds:
-            started = time.perf_counter()
-            out = folder / f"{stem}-{kind}.gguf"
-            if kind == "f16" and source.exists():
-                source = source.replace(out)
-            elif kind in UNQUANTIZED:
-                to_gguf(model, out, name, cast(Kind, kind))
-            else:
-                quantize(source, out, kind)
-            held = contents(out)
-            made.append(_artifact(folder, [out.name], "gguf", kind, dataclasses.asdict(held)))
-            _say_written(say, made[-1], started)
-            if note := _fallback(kind, held):
-                say(f"{out.name}: {note}")
-    return made
+@dataclass(frozen=True)
+class Weights:
+    """What is exported: a model folder, its name, and its tensors where they are not just those in the folder.
+
+    `llama_cpp` is the folder of llama.cpp's own converter, for a family that edgedc does not convert itself.
+    """
+
+    model: Path
+    name: str
+    tensors: Mapping[str, Source] | None = None
+    llama_cpp: Path | None = None
+
+    def to_gguf(self, out: Path, kind: Kind) -> None:
+        """Write `out` in f32, f16 or bf16, or nothing; raises what the two converters raise."""
+        if is_known(self.model):
+            to_gguf(self.model, out, self.name, kind, self.tensors)
+        else:
+            assert self.llama_cpp is not None  # see export/ship.py
+            convert_with_llama_cpp(self.model, out, kind, self.llama_cpp)
 
 
-def make_onnx(model: Path, folder: Path, precision: str, parameters: int, say: Say) -> Artifact:
-    """Write onnx/model.onnx into `folder`."""
-    say("onnx: exporting with optimum, which takes a while")
+def make_gguf(weights: Weights, f16: Path, folder: Path, kind: str, matrix: Importance | None, say: Say) -> Artifact:
+    """Write NAME-KIND.gguf into `folder`; the quantised types are made from `f16`, which is there already."""
     started = time.perf_counter()
-    names, opset = to_onnx(model, folder / "onnx")
-    files = [f"onnx/{name}" for name in names]
-    bits = 8 * sum((folder / file).stat().st_size for file in files) / parameters
-    artifact = _artifact(folder, files, "onnx", precision, {"opset": opset, "bits_per_weight": bits})
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", weights.name).strip("-.") or "model"
+    out = folder / f"{stem}-{kind}.gguf"
+    if kind == "f16":
+        out.unlink(missing_ok=True)  # may be a link to the old bundle's file
+        link(f16, out)
+    elif kind in UNQUANTIZED:
+        weights.to_gguf(out, cast(Kind, kind))
+    else:
+        quantize(f16, out, kind, matrix)
+    held = contents(out)
+    details: dict[str, Any] = {"matrices": held.matrices, "bits_per_weight": held.bits_per_weight}
+    if matrix is not None and kind not in UNQUANTIZED:
+        details["calibrated"] = {"prompts": matrix.prompts, "tokens": matrix.tokens}
+    details["tensors"] = {
+        t.name: {"type": t.type, "shape": list(t.shape), "bits_per_weight": t.bits_per_weight} for t in held.tensors
+    }
+    artifact = _artifact(folder, [out.name], "gguf", kind, details)
+    _say_written(say, artifact, started)
+    if note := fallback(kind, held):
+        say(f"{out.name}: {note}")
+    return artifact
+
+
+def make_onnx(
+    model: Path, folder: Path, precision: str, provider: str, context: int, parameters: int, say: Say
+) -> Artifact:
+    """Write a graph into a folder of its own: onnx for fp32, else onnx-PRECISION, with -cuda behind where it is."""
+    say(f"onnx {precision}: exporting with {'optimum' if precision == 'fp32' else 'GenAI'}, which takes a while")
+    started = time.perf_counter()
+    label = precision if provider == "cpu" else f"{precision}-{provider}"
+    place = "onnx" if label == "fp32" else f"onnx-{label}"
+    names, details = to_onnx(model, folder / place, precision, provider, context_length=context)
+    files = [f"{place}/{name}" for name in names]
+    graph = files[: 1 + len(details["external_data"])]
+    bits = 8 * sum((folder / file).stat().st_size for file in graph) / parameters
+    artifact = _artifact(folder, files, "onnx", label, {**details, "bits_per_weight": bits})
     _say_written(say, artifact, started)
     return artifact
 
@@ -68,17 +98,3 @@ def _artifact(folder: Path, files: list[str], format: Format, quantization: str,
 
 def _say_written(say: Say, artifact: Artifact, started: float) -> None:
     say(f"{artifact.path}: {artifact.bytes / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s")
-
-
-def _fallback(kind: str, held: Contents) -> str:
-    """K-quants and iq4_xs have blocks of 256 weights; llama.cpp gives rows that do not fit another type, silently."""
-    if "_k" not in kind and kind != "iq4_xs":
-        return ""
-    others = {name: count for name, count in held.matrices.items() if not name.endswith(("_k", "_xs"))}
-    if not others:
-        return ""
-    types = ", ".join(f"{count} as {name}" for name, count in others.items())
-    return (
-        f"the rows of some matrices are not multiples of 256, so llama.cpp stored {types}, of "
-        f"{sum(held.matrices.values())}: {held.bits_per_weight:.2f} bits per weight"
-    )

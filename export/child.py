@@ -15,6 +15,8 @@ from typing import Any
 
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 
+EXIT_S = 10.0  # for a process that has done its work to give back what it shares, as the semaphore of a progress bar
+
 
 def in_child(what: str, function: Callable[..., Iterator[Any]], *args: Any) -> Iterator[Any]:
     """Yield what a generator function of a module yields in a fresh process. `what` begins the error line.
@@ -40,6 +42,7 @@ def in_child(what: str, function: Callable[..., Iterator[Any]], *args: Any) -> I
             if kind == "item":
                 yield value
             elif kind == "done":
+                process.join(EXIT_S)
                 return
             elif kind == "input":
                 raise InputError(value)

@@ -1,54 +1,55 @@
 """Makes a bundle: the artifacts asked for, each through the gate, and the manifest last."""
 
 import dataclasses
-import hashlib
-import importlib.util
-import math
-import os
-import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-from edgedc import __version__
-from edgedc.backends import choose
-from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, Artifact, Format, Manifest, now, read_manifest, write_manifest
-from edgedc.errors import InputError, MissingExtra
+from edgedc.backends.chat import raw_prompts, read_chat_template
+from edgedc.bundle import Artifact, Manifest, write_manifest
+from edgedc.errors import InputError
 from edgedc.files import staged_folder
 
-from .artifacts import Say, make_gguf, make_onnx
-from .gate import gate, observe, prompts_for
-from .gguf_vocab import read_chat_template, read_json
-from .quantize import types_of
-from .to_onnx import check_precision
+from .adapter import with_adapter
+from .artifacts import Say, Weights, make_gguf, make_onnx
+from .candidates import Measured, candidate_types, choose, measured, model_right
+from .families import is_known, read_architecture
+from .gate import gate
+from .gguf_tensors import read_tensors
+from .imatrix import Importance, importance
+from .llama_cpp import find_converter
+from .observe import Reference, reference_of
+from .order import Order, check_order
+from .over_base import over_base
+from .prompts import Prompt, prompts_for
+from .report import finish
+from .staging import bundle_manifest, kept_artifacts, link_all, with_artifacts, without_replaced, write_companions
 from .weights import open_weights
 
-# What a backend needs beside the weights; those that the model has are copied.
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
-PACKAGES = {
-    "gguf": ("llama_cpp",),
-    "onnx": ("optimum.exporters.onnx", "onnx", "onnxruntime"),
-    "gate": ("torch", "transformers"),
-}
 NOTICE_S = 5.0
 
 
-@dataclass(frozen=True)
-class Order:
-    """What to export. `quantizations` are GGUF's, `precision` ONNX's; `prompts` None means those of microworld."""
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A bundle in the making: where it is staged, what it is made of, and what it is compared with.
 
-    formats: tuple[Format, ...]
-    quantizations: str = "f16,q8_0,q4_k_m"
-    precision: str = "fp32"
-    prompts: Path | None = None
-    gated: bool = True
+    `scratch` is on the same disk, and gone at the end. `kept` are artifacts of an older bundle of the same model.
+    """
+
+    order: Order
+    weights: Weights
+    manifest: Manifest
+    kept: list[Artifact]
+    prompts: list[Prompt]
+    stage: Path
+    scratch: Path
+    say: Say
+
+    @property
+    def f16(self) -> Path:
+        return self.scratch / "f16.gguf"
 
 
 def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list[Artifact]]:
@@ -56,120 +57,118 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
 
     A bundle of the same model keeps its other artifacts. Nothing is left when it fails. An artifact that fails its
     gate is kept and marked. Raises InputError, before any work, for what cannot be exported or would overwrite
-    something else.
+    something else, and GateError when no type stays within `max_drop`.
     """
-    kinds = types_of(order.quantizations)
-    check_precision(order.precision)
-    manifest = _bundle_manifest(model)
-    kept = _kept(out, manifest)
-    for use in (*order.formats, *(["gate"] if order.gated else [])):
-        for package in PACKAGES[use]:
-            if not _installed(package):
-                raise MissingExtra(package, "export")
-    prompts = prompts_for(manifest, order.prompts) if order.gated else []
-    with staged_folder(out) as stage:
+    with ExitStack() as stack:
+        whole = model
+        if order.adapter:
+            whole = over_base(model, order.adapter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        manifest = bundle_manifest(whole, model.resolve().name, order.adapter)
+        check_order(whole, order)
+        weights = _weights(whole, manifest.name, order, say)
+        kept = kept_artifacts(out, manifest)
+        prompts = prompts_for(manifest, order.prompts) if order.gated else []
+        stage = stack.enter_context(staged_folder(out))
         if kept:
-            shutil.copytree(out, stage, copy_function=_link, dirs_exist_ok=True)
-        _write_companions(model, stage)
-        made: list[Artifact] = []
-        if "gguf" in order.formats:
-            made += make_gguf(model, stage, manifest.name, kinds, say)
-        if "onnx" in order.formats:
-            made.append(make_onnx(model, stage, order.precision.lower(), manifest.parameters, say))
-        kept = _without_replaced(stage, kept, made)
-        write_manifest(stage, _with(manifest, [*kept, *made]))  # for the gate, which opens artifacts as users do
-        if order.gated:
-            tick = _ticker("reference", len(prompts), say)
-            reference = observe(model, prompts, manifest.context_length, on_prompt=tick)
-            for k, artifact in enumerate(made):
-                tick = _ticker(f"{artifact.path}: gate", len(prompts), say)
-                result = gate(stage, artifact, prompts, reference, manifest.context_length, tick)
-                made[k] = dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result))
-        manifest = _with(manifest, [*kept, *made])
+            link_all(out, stage)
+        write_companions(whole, stage, manifest)
+        with tempfile.TemporaryDirectory(prefix=f"{stage.name}.", dir=stage.parent) as scratch:
+            made = _make(Work(order, weights, manifest, kept, prompts, stage, Path(scratch), say))
+        manifest = finish(stage, with_artifacts(manifest, [*without_replaced(stage, kept, made), *made]))
         write_manifest(stage, manifest)
     return manifest, made
 
 
-def _bundle_manifest(model: Path) -> Manifest:
-    """The model's manifest as its bundle will have it, without artifacts. Checks all that is cheap to check."""
-    if (model / MANIFEST).is_file() and read_manifest(model).kind == "bundle":
-        raise InputError(f"{model}: a bundle; name the model folder that it was exported from")
-    choice = choose(model)
-    template = read_chat_template(model)
-    template_sha256 = hashlib.sha256(template.encode()).hexdigest()
-    if choice.manifest.chat_template_sha256 not in ("", template_sha256):
-        raise InputError(f"{model}: its chat template is not the one it was trained with; restore it or merge again")
-    if not (model / "tokenizer.json").is_file():
-        raise InputError(f"{model}: no tokenizer.json; save the tokenizer with save_pretrained of a fast tokenizer")
-    context = choice.manifest.context_length or read_json(model / "config.json").get("max_position_embeddings")
-    if not isinstance(context, int) or context < 1:
-        raise InputError(f"{model / 'config.json'}: no max_position_embeddings, so the context's length is not known")
-    counted = sum(math.prod(tensor.shape) for tensor in open_weights(model).values())
-    return dataclasses.replace(
-        choice.manifest,
-        kind="bundle",
-        context_length=context,
-        chat_template_sha256=template_sha256,
-        weights_sha256=hashlib.sha256(" ".join(choice.identity()).encode()).hexdigest(),
-        parameters=choice.manifest.parameters or counted,
-        artifacts=(),
-        created=now(),
-        edgedc=__version__,
-    )
+def _weights(model: Path, name: str, order: Order, say: Say) -> Weights:
+    """Everything that can be wrong with a model's config, or with an adapter for it, is said here."""
+    if "gguf" not in order.formats:
+        return Weights(model, name)
+    if not is_known(model):
+        return Weights(model, name, llama_cpp=find_converter(order.llama_cpp, say))
+    if order.llama_cpp:
+        raise InputError(f"--llama-cpp {order.llama_cpp}: not needed, edgedc converts this family itself; leave it out")
+    architecture = read_architecture(model)
+    tensors = None
+    if order.adapter:
+        tensors = with_adapter(open_weights(model), order.adapter, tied=architecture.tied)
+    return Weights(model, name, tensors)
 
 
-def _kept(out: Path, manifest: Manifest) -> list[Artifact]:
-    """The artifacts of a bundle that is already at `out`. Raises InputError when that is of another model."""
-    if not (out / MANIFEST).is_file():
-        return []
-    old = read_manifest(out)
-    if old.kind != "bundle":
-        raise InputError(f"{out}: a {old.kind} folder, which a bundle must not replace; give another OUT")
-    same = old.weights_sha256, old.chat_template_sha256
-    if same != (manifest.weights_sha256, manifest.chat_template_sha256):
-        raise InputError(f"{out}: holds the bundle of another model ({old.name}); give another OUT or remove it")
-    return list(old.artifacts)
+def _make(work: Work) -> list[Artifact]:
+    """Every artifact, in the stage, with the gate's figures."""
+    order, made = work.order, []
+    matrix = None
+    if "gguf" in order.formats:
+        if order.calibrate or order.max_drop is not None or set(order.types) - {"f32", "bf16"}:
+            work.weights.to_gguf(work.f16, "f16")
+        matrix = _calibrated(work)
+        if order.max_drop is None:
+            made = [make_gguf(work.weights, work.f16, work.stage, kind, matrix, work.say) for kind in order.types]
+    if "onnx" in order.formats:
+        context, parameters = work.manifest.context_length, work.manifest.parameters
+        for precision in order.graphs:
+            made.append(
+                make_onnx(work.weights.model, work.stage, precision, order.provider, context, parameters, work.say)
+            )
+    if not order.gated:
+        return made
+    tick = _ticker("reference", len(work.prompts), work.say)
+    with reference_of(
+        work.weights.model,
+        work.prompts,
+        work.manifest.context_length,
+        work.scratch,
+        adapter=order.adapter,
+        on_prompt=tick,
+    ) as reference:
+        if order.max_drop is not None:
+            made.append(_smallest(work, matrix, order.max_drop, reference))
+        return _gated(work, made, reference)
 
 
-def _without_replaced(stage: Path, kept: list[Artifact], made: list[Artifact]) -> list[Artifact]:
-    """Artifacts that have no successor; the others' files go, unless the successor has their names."""
-    successors = {(a.format, a.quantization) for a in made}
-    written = {file for a in made for file in a.files}
-    for artifact in kept:
-        if (artifact.format, artifact.quantization) in successors:
-            for file in set(artifact.files) - written:
-                (stage / file).unlink(missing_ok=True)
-    return [a for a in kept if (a.format, a.quantization) not in successors]
+def _calibrated(work: Work) -> Importance | None:
+    if work.order.calibrate is None:
+        return None
+    asked = [prompt for prompt in prompts_for(work.manifest, work.order.calibrate) if prompt.generate]
+    raw = work.manifest.chat_template_sha256 is None
+    chat = raw_prompts(work.stage) if raw else read_chat_template(work.stage)
+    tick = _ticker(f"calibrating on {work.order.calibrate}", len(asked), work.say)
+    rendered = [chat.render(prompt.messages) for prompt in asked]
+    return importance(work.f16, rendered, work.manifest.context_length, on_prompt=tick)
 
 
-def _write_companions(model: Path, stage: Path) -> None:
-    for name in COMPANIONS:
-        (stage / name).unlink(missing_ok=True)  # may be a link to the old bundle's file
-        if (model / name).is_file():
-            shutil.copyfile(model / name, stage / name)
-    (stage / CHAT_TEMPLATE).unlink(missing_ok=True)
-    (stage / CHAT_TEMPLATE).write_text(read_chat_template(model), "utf-8", newline="")
+def _smallest(work: Work, matrix: Importance | None, max_drop: float, reference: Reference) -> Artifact:
+    """The artifact of the smallest type that loses at most `max_drop`, with the figures of all that were tried."""
+
+    def measure(kind: str) -> Measured:
+        artifact = make_gguf(work.weights, work.f16, work.stage, kind, matrix, lambda _: None)
+        _show_gate(work, [artifact])
+        return measured(work.stage, artifact, work.prompts, reference, work.manifest.context_length)
+
+    kinds = candidate_types(read_tensors(work.f16), calibrated=matrix is not None)
+    right = model_right(work.prompts, reference)
+    done = choose(kinds, measure, lambda a: (work.stage / a.path).unlink(), max_drop, right, work.say)
+    details = done.artifact.details | {"max_drop": max_drop, "candidates": done.rows}
+    return dataclasses.replace(done.artifact, details=details)
 
 
-def _with(manifest: Manifest, artifacts: Sequence[Artifact]) -> Manifest:
-    """GGUF before ONNX, the largest first."""
-    ordered = sorted(artifacts, key=lambda a: (a.format, -a.bytes, a.quantization))
-    return dataclasses.replace(manifest, artifacts=tuple(ordered))
+def _gated(work: Work, made: list[Artifact], reference: Reference) -> list[Artifact]:
+    _show_gate(work, made)
+    judged = []
+    for artifact in made:
+        if artifact.details.get("provider") == "cuda":
+            work.say(f"{artifact.path}: not gated: edgedc runs graphs for CUDA on the machine that has it")
+            judged.append(artifact)
+            continue
+        tick = _ticker(f"{artifact.path}: gate", len(work.prompts), work.say)
+        result = gate(work.stage, artifact, work.prompts, reference, work.manifest.context_length, tick)
+        judged.append(dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result)))
+    return judged
 
 
-def _link(source: str, target: str) -> None:
-    """Artifacts are large, and nothing here writes into a file that exists."""
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
-
-
-def _installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False
+def _show_gate(work: Work, made: list[Artifact]) -> None:
+    """The gate opens artifacts as users do, through the manifest."""
+    write_manifest(work.stage, with_artifacts(work.manifest, [*without_replaced(work.stage, work.kept, made), *made]))
 
 
 def _ticker(label: str, total: int, say: Say) -> Callable[[], None]:

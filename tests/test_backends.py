@@ -229,9 +229,10 @@ def test_damaged_gguf_files_are_explained(bundle_folder, tmp_path):
     for content, reason in (
         (b"hello", "not a GGUF"),
         (b"GGUF", "cut short"),
-        (b"GGUF" + b"garbage " * 9, "cannot be run"),
-        (whole[:5000], "llama.cpp cannot load it: .*failed to read key-value pairs"),
-        (whole[:-5000], "llama.cpp cannot load it: .*not within the file bounds"),
+        (b"GGUF" + b"garbage " * 9, "not a GGUF that can be loaded: version"),
+        (whole[:5000], "not a GGUF that can be loaded: it is cut short"),
+        (whole[:-5000], "not a GGUF that can be loaded: it is cut short"),
+        (whole[:-100], "llama.cpp cannot load it: .*not within the file bounds"),
     ):
         path = tmp_path / "damaged.gguf"
         path.write_bytes(content)

@@ -38,4 +38,4 @@ def local_system(name: str, backend: Backend, manifest: Manifest, weights: Seque
     """A backend with the prompt that its model was trained on. `weights` are the sha256 of its files."""
     decomposer = Decomposer(backend.name, "local", backend.generate, manifest.prompt_style, manifest.max_subquestions)
     # the same weights in two engines, or behind another chat template, are not the same decomposer
-    return System(name, mode, decomposer, " ".join([backend.name, manifest.chat_template_sha256, *weights]))
+    return System(name, mode, decomposer, " ".join([backend.name, manifest.chat_template_sha256 or "", *weights]))

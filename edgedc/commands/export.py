@@ -7,7 +7,7 @@ import click
 from edgedc.bench.table import table
 from edgedc.bundle import Format, Manifest, newest
 from edgedc.cli import workshop
-from edgedc.errors import GateError
+from edgedc.errors import GateError, InputError
 
 
 @click.command()
@@ -24,25 +24,69 @@ from edgedc.errors import GateError
     "--quantization",
     "quantizations",
     multiple=True,
-    default=["f16,q8_0,q4_k_m"],
-    show_default=True,
-    help="GGUF: llama.cpp's type names, in any case. Repeatable, or separated by commas.",
+    help="GGUF: llama.cpp's type names in any case, or its numbers. Repeatable, or separated by commas.  "
+    "[default: f16,q8_0,q4_k_m]",
 )
-@click.option("--precision", default="fp32", show_default=True, help="ONNX: the type of the weights.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=["fp32"],
+    show_default=True,
+    help="ONNX: fp32, int8 or int4 for the CPU; fp16, int8 or int4 for CUDA. Repeatable, or separated by commas.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="ONNX: where the graph is to run. One for cuda is built here, but not gated.",
+)
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    help="Add this LoRA adapter to MODEL, its base, while it is exported; no merged folder is made. GGUF only.",
+)
+@click.option(
+    "--adapter-only",
+    is_flag=True,
+    help="Write --adapter alone into OUT, a GGUF that llama.cpp loads over MODEL's.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="GGUF: JSONL with questions; types are fitted to what the model does with them (importance matrix).",
+)
+@click.option(
+    "--max-drop",
+    help="GGUF: try types from small to large, and keep the smallest that loses at most this much, as 1% or 0.01.",
+)
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path),
     help="JSONL with the questions to compare on. By default 64 made-up ones.",
 )
 @click.option("--gate/--no-gate", "gated", default=True, help="Compare with the model. --no-gate is recorded.")
+@click.option(
+    "--llama-cpp",
+    type=click.Path(path_type=Path),
+    help="GGUF, for families that edgedc does not convert itself: a checkout of llama.cpp.  [default: the source of "
+    "the installed llama-cpp-python, fetched once, 77 MB]",
+)
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 def command(
     formats: tuple[Format, ...],
     quantizations: tuple[str, ...],
-    precision: str,
+    precisions: tuple[str, ...],
+    provider: str,
+    adapter: Path | None,
+    adapter_only: bool,
+    calibrate: Path | None,
+    max_drop: str | None,
     prompts: Path | None,
     gated: bool,
+    llama_cpp: Path | None,
     model: Path | None,
     out: Path | None,
 ) -> None:
@@ -51,14 +95,31 @@ def command(
     By default MODEL is the newest model in this folder and OUT stands beside it. A bundle of the same model keeps the
     artifacts that it has. An artifact that is not equal enough to the model is marked in the manifest: exit code 3.
     """
+    if adapter and model is None:
+        raise InputError("--adapter: name MODEL, the folder of the base that it was trained over")
+    if adapter_only:
+        _adapter_alone(model, adapter, out)
+        return
     if model is None:
         model = newest("model", Path())
         click.echo(f"model: {model}, the newest here", err=True)
     if out is None:
-        out = model.resolve().with_name(f"{model.resolve().name}-bundle")
-    ship = workshop("export.ship")
-    order = ship.Order(formats, ",".join(quantizations), precision, prompts, gated)
-    manifest, made = ship.ship(model, out, order, lambda line: click.echo(line, err=True))
+        stem = (adapter or model).resolve()
+        out = stem.with_name(f"{stem.name}-bundle")
+    drop = workshop("export.candidates").parse_drop(max_drop) if max_drop is not None else None
+    order = workshop("export.order").Order(
+        formats,
+        ",".join(quantizations) if quantizations else None,
+        ",".join(precisions),
+        provider,
+        adapter,
+        prompts,
+        calibrate,
+        drop,
+        llama_cpp,
+        gated,
+    )
+    manifest, made = workshop("export.ship").ship(model, out, order, lambda line: click.echo(line, err=True))
     click.echo(_shown(manifest))
     click.echo(f"bundle: {out}", err=True)
     failed = [a for a in made if a.passed is False]
@@ -67,11 +128,20 @@ def command(
         raise GateError(f"not equal enough to {model}, marked in {out / 'manifest.json'}: {lines}")
 
 
+def _adapter_alone(model: Path | None, adapter: Path | None, out: Path | None) -> None:
+    if model is None or adapter is None or out is None or out.suffix != ".gguf":
+        raise InputError("--adapter-only: give --adapter DIR, MODEL and OUT, a file that ends with .gguf")
+    workshop("export.adapter_gguf").adapter_to_gguf(model, adapter, out)
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, for llama.cpp's --lora over the GGUF of {model}")
+
+
 def _shown(manifest: Manifest) -> str:
-    headers = ("artifact", "quantization", "MB", "bits/weight", "token ids", "text", "decompositions", "passed")
+    headers = ("artifact", "type", "MB", "bits/weight", "tokens", "top-1", "KL", "text", "decompositions", "passed")
     rows = []
     for a in manifest.artifacts:
-        shares = [f"{a.gate[key]:.1%}" if a.gate else None for key in ("token_ids", "text", "decomposition")]
+        shown = {key: f"{a.gate[key]:.1%}" for key in ("token_ids", "top1", "text", "decomposition") if a.gate}
+        kl = f"{a.gate['kl']:.1e}" if a.gate and a.gate["kl"] is not None else None
+        shares = (shown.get("token_ids"), shown.get("top1"), kl, shown.get("text"), shown.get("decomposition"))
         passed = "not gated" if a.passed is None else "yes" if a.passed else "NO"
         size = f"{a.bytes / 1e6:.1f}", f"{a.details['bits_per_weight']:.2f}"
         rows.append((a.path, a.quantization, *size, *shares, passed))

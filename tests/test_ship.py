@@ -1,0 +1,178 @@
+"""What `edgedc export` does beyond a plain bundle: adapters, calibration, --max-drop, raw prompts, precisions."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import demonstrations, write_rows
+from test_export import make_model
+
+from edgedc.backends import open_backend
+from edgedc.bundle import read_manifest
+from edgedc.cli import cli
+from edgedc.errors import InputError
+from export.gguf_tensors import read_tensors
+from train.merge import merge
+from train.settings import MergeSettings, TrainSettings
+from train.sft import train
+
+QUESTION = demonstrations(8)[6]["question"]
+
+
+def export(*args: object) -> Result:
+    return CliRunner().invoke(cli, ["export", *map(str, args)])
+
+
+@pytest.fixture(scope="module")
+def adapter(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ship")
+    data = write_rows(folder / "rows.jsonl", demonstrations(8)[6:])
+    settings = TrainSettings(base=str(model_folder), max_steps=60, batch_size=2, learning_rate=1e-2, threads=1)
+    train(data, folder / "adapter", settings, lambda _: None)
+    return folder / "adapter"
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "questions.jsonl", [{"question": row["question"]} for row in demonstrations(6)])
+
+
+def test_an_adapter_is_added_while_its_base_is_read(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
+    known = write_rows(tmp_path / "known.jsonl", [{"question": row["question"]} for row in demonstrations(8)[6:]])
+    order = ("--adapter", adapter, "--quantization", "f16", "--prompts", known)
+    done = export(*order, model_folder, tmp_path / "bundle")
+    assert done.exit_code == 0, done.exception
+    merge(adapter, tmp_path / "merged", MergeSettings())
+    assert export("--no-gate", "--quantization", "f16", tmp_path / "merged", tmp_path / "other").exit_code == 0
+
+    manifest = read_manifest(tmp_path / "bundle")
+    (ours,), (merged,) = manifest.artifacts, read_manifest(tmp_path / "other").artifacts
+    assert (manifest.method, ours.passed, ours.gate["token_ids"]) == ("S_D-T", True, 1.0)
+    one, other = tmp_path / "bundle" / ours.path, tmp_path / "other" / merged.path
+    assert [t.name for t in read_tensors(one)] == [t.name for t in read_tensors(other)]
+    size = sum(tensor.weights for tensor in read_tensors(one) if tensor.is_matrix) * 2
+    assert _bits_apart(one, other, size) <= 1  # a unit in the last place of f16
+
+    _, backend = open_backend(tmp_path / "bundle", threads=1)
+    _, whole = open_backend(tmp_path / "merged", threads=1)
+    messages = [{"role": "user", "content": QUESTION}]
+    assert backend.generate(messages, max_tokens=40).text == whole.generate(messages, max_tokens=40).text
+    backend.close()
+
+
+def _bits_apart(one: Path, other: Path, size: int) -> int:
+    """The largest difference between the matrices of two f16 GGUFs, in units of the last place."""
+    import numpy as np
+    from gguf import GGUFReader
+
+    most, compared = 0, 0
+    others = {tensor.name: tensor.data for tensor in GGUFReader(other).tensors}
+    for tensor in GGUFReader(one).tensors:
+        if tensor.data.dtype == np.float16:
+            a, b = (data.view(np.int16).astype(np.int32) for data in (tensor.data, others[tensor.name]))
+            most, compared = max(most, int(np.abs(a - b).max())), compared + tensor.data.nbytes
+    assert compared == size
+    return most
+
+
+def test_an_adapter_alone(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "adapter.gguf"
+    assert export("--adapter", adapter, "--adapter-only", model_folder, out).exit_code == 0
+    assert all(tensor.name.endswith((".lora_a", ".lora_b")) for tensor in read_tensors(out))
+    assert isinstance(export("--adapter-only", model_folder, out).exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--adapter", "nowhere"], "nowhere: no adapter_config.json"),
+        (["--format", "onnx", "--max-drop", "1%"], "--calibrate and --max-drop are about GGUF"),
+        (["--max-drop", "1%", "--no-gate"], "leave out --no-gate"),
+        (["--max-drop", "much"], "max-drop 'much': not a share"),
+        (["--quantization", "iq2_xs"], "iq2_xs needs an importance matrix: give --calibrate"),
+        (["--calibrate", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--format", "onnx", "--precision", "fp16"], "no fp16 graph that runs on a CPU"),
+        (["--llama-cpp", "nowhere"], "--llama-cpp nowhere: not needed"),
+    ],
+)
+def test_what_cannot_be_ordered_is_said_before_the_work(
+    flags: list[str], said: str, model_folder: Path, tmp_path: Path
+) -> None:
+    done = export(*flags, model_folder, tmp_path / "out")
+    assert isinstance(done.exception, InputError), done.output
+    assert said in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_for_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", hidden=128)
+    done = export("--adapter", adapter, base, tmp_path / "out")
+    assert isinstance(done.exception, InputError)
+    assert "wrong adapter for this base" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_types_are_fitted_to_the_questions(model_folder: Path, questions: Path, tmp_path: Path) -> None:
+    flags = ("--quantization", "iq2_xs,q8_0", "--calibrate", questions, "--no-gate")
+    assert export(*flags, model_folder, tmp_path / "out").exit_code == 0
+    for artifact in read_manifest(tmp_path / "out").artifacts:
+        assert artifact.details["calibrated"]["prompts"] == 6
+        assert artifact.details["tensors"]["blk.0.attn_q.weight"]["type"] in ("q8_0", "iq2_xs")
+    report = json.loads((tmp_path / "out" / "export_report.json").read_text())
+    assert {row["quantization"] for row in report["artifacts"]} == {"iq2_xs", "q8_0"}
+
+
+def test_the_smallest_type_that_loses_no_more_than_allowed(model_folder: Path, questions: Path, tmp_path: Path) -> None:
+    done = export("--max-drop", "0.2", "--prompts", questions, model_folder, tmp_path / "out")
+    assert done.exit_code == 0, done.exception
+    (artifact,) = read_manifest(tmp_path / "out").artifacts
+    *tried, kept = artifact.details["candidates"]
+    assert kept["quantization"] == artifact.quantization
+    assert (kept["passed"], artifact.passed) == (True, True)
+    assert all(row["bytes"] <= artifact.bytes and not row["passed"] for row in tried)
+    assert [path.suffix for path in (tmp_path / "out").glob("*.gguf")] == [".gguf"]
+
+
+def test_a_model_without_a_chat_template_runs_on_raw_prompts(questions: Path, tmp_path: Path) -> None:
+    """What a random model goes on to say hangs by a thread, so its text is not looked at."""
+    model = make_model(tmp_path / "model", max_position_embeddings=2048)
+    (model / "chat_template.jinja").unlink()
+    export(
+        "--format", "gguf", "--format", "onnx", "--quantization", "f32", "--prompts", questions, model, tmp_path / "out"
+    )
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.chat_template_sha256 is None
+    assert not (tmp_path / "out" / "chat_template.jinja").exists()
+    for artifact in manifest.artifacts:
+        gate = artifact.gate
+        assert (gate["rendered"], gate["token_ids"], gate["special_ids"], gate["template"]) == (1.0, 1.0, True, True)
+        assert gate["kl"] < 1e-4
+    _, backend = open_backend(tmp_path / "out", threads=1)
+    assert backend.name.endswith("(no chat template: raw prompts)")
+    assert backend.render([{"role": "user", "content": "Why?"}]) == "Why?\n"
+    backend.close()
+
+
+def test_a_template_that_was_lost_is_not_raw_prompts(model_folder: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    (model / "chat_template.jinja").unlink()
+    done = export(model, tmp_path / "out")
+    assert isinstance(done.exception, InputError)
+    assert "no chat template" in str(done.exception)
+
+
+def test_precisions_stand_beside_each_other(model_folder: Path, questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = export("--format", "onnx", "--precision", "int8,INT4", "--prompts", questions, model_folder, out)
+    assert done.exit_code == 0, done.exception
+    cuda = export("--format", "onnx", "--precision", "int4", "--provider", "cuda", model_folder, out)
+    assert cuda.exit_code == 0, cuda.exception
+    made = {artifact.quantization: artifact for artifact in read_manifest(out).artifacts}
+    assert {name: artifact.passed for name, artifact in made.items()} == {"int8": True, "int4": True, "int4-cuda": None}
+    assert made["int4"].details["builder"].startswith("onnxruntime-genai")
+    assert len({artifact.path for artifact in made.values()}) == 3
+    _, backend = open_backend(out, threads=1)
+    assert backend.name == "onnxruntime int4"
+    assert CliRunner().invoke(cli, ["doctor", str(out)]).exit_code == 0
