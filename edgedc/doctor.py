@@ -21,7 +21,7 @@ EXTRAS = {
     "llamacpp": ("llama-cpp-python", "jinja2"),
     "onnx": ("onnxruntime", "tokenizers", "jinja2", "numpy"),
     "train": ("torch", "transformers", "peft", "accelerate", "tokenizers", "jinja2"),
-    "export": ("gguf", "optimum", "optimum-onnx", "onnx", "onnxruntime-genai"),
+    "export": ("gguf", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxruntime-genai", "sentencepiece"),
     "hub": ("datasets",),
 }
 _OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu",)}
