@@ -6,6 +6,7 @@ gate is off: llama.cpp has none. Prints a table and writes results/export_speed.
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -47,7 +48,12 @@ def main() -> int:
     llama_cpp = workshop("export.llama_cpp").find_converter(None, print)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
-        make_model(model)
+        # In a process of its own: what is started by a process as large as one with torch begins with its peak.
+        maker = multiprocessing.get_context("spawn").Process(target=make_model, args=(model,))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            return 1
         ours = [[sys.executable, "-m", "edgedc", "export", "--no-gate", "--quantization", ",".join(TYPES)]]
         ours[0] += [str(model), f"{scratch}/bundle"]
         f16 = f"{scratch}/f16.gguf"
@@ -97,7 +103,7 @@ def make_model(folder: Path) -> None:
         input=str(texts), model_prefix=str(folder / "tokenizer"), model_type="bpe", vocab_size=400, byte_fallback=True,
         minloglevel=2,
     )  # fmt: skip
-    tokenizer = LlamaTokenizerFast(vocab_file=str(folder / "tokenizer.model"))
+    tokenizer = LlamaTokenizerFast(vocab_file=str(folder / "tokenizer.model"), legacy=False)
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     tokenizer.save_pretrained(folder)
     texts.unlink()
