@@ -44,7 +44,7 @@ class Source(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
     def read(self) -> Array:
-        """float16 or float32. Raises InputError when a value is not finite."""
+        """float16 or float32, in an array of the caller's own. Raises InputError when a value is not finite."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Placed:
         largest = LARGEST[self.kind]
         if values.size and max(float(values.max()), -float(values.min())) > largest:
             raise InputError(f"{self.source.file}: {self.source.name} holds values beyond {self.kind}'s {largest:.6g}")
-        return _bf16(values) if self.kind == "bf16" else values.astype(STORED[self.kind], copy=False)
+        return _rounded(values, self.kind)
 
 
 def to_gguf(model: Path, out: Path, name: str, kind: Kind = "f16", tensors: Mapping[str, Source] | None = None) -> None:
@@ -139,14 +139,25 @@ def _permute(values: Array, heads: int) -> Array:
     return np.ascontiguousarray(pairs.reshape(values.shape))
 
 
+def _rounded(values: Array, kind: Kind) -> Array:
+    """`values` as `kind`, contiguous. float32 is rounded where it lies, since a source reads it for us alone: a second
+    array beside the largest tensor would be half as large again."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if kind == "f32" or values.dtype != np.float32:
+        flat = flat.astype(np.float16 if kind == "f16" else np.float32, copy=False)
+    if flat.dtype == STORED[kind]:
+        return flat.reshape(values.shape)
+    out = flat.view(STORED[kind])[: flat.size]
+    for start in range(0, flat.size, CHUNK):  # what is written never overtakes what is still to be read
+        chunk = flat[start : start + CHUNK].copy()
+        out[start : start + CHUNK] = _bf16(chunk) if kind == "bf16" else chunk
+    return out.reshape(values.shape)
+
+
 def _bf16(values: Array) -> Array:
     """The bits of the nearest bf16 of each value, ties to the even one, as ggml_compute_fp32_to_bf16 has it."""
-    flat, out = values.reshape(-1), np.empty(values.shape, np.uint16)
-    rounded = out.reshape(-1)
-    for start in range(0, flat.size, CHUNK):
-        bits = flat[start : start + CHUNK].astype(np.float32, copy=False).view(np.uint32)
-        rounded[start : start + CHUNK] = (bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1)))) >> 16
-    return out
+    bits = values.view(np.uint32)
+    return (bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1)))) >> 16
 
 
 def _describe(writer: GGUFWriter, architecture: Architecture, name: str, kind: Kind) -> None:

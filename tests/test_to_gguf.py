@@ -176,7 +176,7 @@ class Made:
     values: Any
 
     def read(self) -> Any:
-        return self.values() if callable(self.values) else self.values
+        return self.values() if callable(self.values) else self.values.copy()
 
 
 def given(model: Path, **values: Any) -> dict[str, Any]:
