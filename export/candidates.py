@@ -17,15 +17,15 @@ from typing import Any
 from edgedc.backends import open_backend
 from edgedc.bench.quality import quality_of, score_decomposition
 from edgedc.bundle import Artifact
+from edgedc.child import in_child
 from edgedc.decomposition import parse
 from edgedc.errors import EdgedcError, GateError, InputError
 from edgedc.generation import Message
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
-from .child import in_child
 from .gate import gate
 from .gguf_tensors import StoredTensor
-from .observe import ONE_THREAD_BYTES, Reference
+from .observe import Reference, threads_for
 from .prompts import Prompt
 from .quantize import TYPES, estimate
 
@@ -109,11 +109,14 @@ def choose(
 def measured(
     folder: Path, artifact: Artifact, prompts: Sequence[Prompt], reference: Reference, context: int
 ) -> Measured:
-    """Gate an artifact, ask it what is known once more, and time that. `folder` is a bundle that names the artifact.
+    """Gate an artifact, which takes the figures with it, ask it what is known once more, and time that.
+
+    `folder` is a bundle that names the artifact.
 
     It does not raise when the artifact does not run: that is a failure of its gate.
     """
     compared = gate(folder, artifact, prompts, reference, context)
+    artifact = dataclasses.replace(artifact, passed=compared.passed, gate=dataclasses.asdict(compared))
     failure = None if compared.passed else f"fails its gate: {compared.first_difference}"
     asked = [prompt for prompt in prompts if prompt.generate]
     known = [prompt for prompt in asked if prompt.known is not None]
@@ -145,7 +148,7 @@ def run(
 
     The speed is None when no reply had a second token. Raises EdgedcError when the artifact does not run.
     """
-    threads = 1 if artifact.bytes < ONE_THREAD_BYTES else None
+    threads = threads_for(artifact.bytes)
     of = artifact.format, artifact.quantization
     made = list(in_child(f"running {artifact.path}", _run, folder, *of, questions, context, threads))
     tokens, seconds = (sum(column) for column in zip(*((n, s) for _, n, s in made), strict=True))

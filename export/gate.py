@@ -10,6 +10,7 @@ from statistics import fmean
 from edgedc.bundle import Artifact
 from edgedc.decomposition import parse
 from edgedc.errors import EdgedcError
+from edgedc.generation import Message
 
 from .observe import Observation, Observed, Reference, observe
 from .prompts import Prompt
@@ -78,7 +79,7 @@ class Smoke:
     own scores, among those that it answers as the model does.
     """
 
-    messages: list[dict[str, str]]
+    messages: list[Message]
     rendered: str
     token_ids: tuple[int, ...]
     text: str
@@ -220,7 +221,7 @@ def _smoke(asked: Sequence[Row]) -> Smoke | None:
     if not equal:
         return None
     prompt, _, made = max(equal, key=lambda row: row[2].margin)
-    return Smoke([dict(message) for message in prompt.messages], made.rendered, made.ids, made.text)  # type: ignore[arg-type]
+    return Smoke(prompt.messages, made.rendered, made.ids, made.text)
 
 
 def _same_decomposition(a: str, b: str) -> bool:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedc.child import in_child
 from edgedc.errors import EdgedcError, InputError
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
-from .child import in_child
-from .observe import ONE_THREAD_BYTES
+from .observe import threads_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ def importance(
     """
     if not prompts:
         raise InputError("an importance matrix needs prompts: give --calibrate a file with questions")
-    threads = 1 if gguf.is_file() and gguf.stat().st_size < ONE_THREAD_BYTES else None
+    threads = threads_for(gguf.stat().st_size) if gguf.is_file() else None
     child = in_child(f"calibrating on {gguf}", _importance, str(gguf), prompts, context, threads)
     for item in child:
         if item is None:

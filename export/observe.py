@@ -15,10 +15,10 @@ from edgedc.backends import ModelBackend, choose, open_backend
 from edgedc.backends.chat import raw_prompts
 from edgedc.backends.transformers import TransformersBackend
 from edgedc.bundle import Artifact, Format, SpecialIds
+from edgedc.child import in_child
 from edgedc.errors import EdgedcError
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
-from .child import in_child
 from .prompts import Prompt
 
 # Up to this size more threads gain nothing, and where other programs use the cores they wait for each other for ages.
@@ -84,7 +84,7 @@ def reference_of(
     with tempfile.TemporaryDirectory(prefix=".scores.", dir=scratch) as folder:
         scores = Path(folder) / "scores.f32"
         child = in_child(
-            f"running {model}", _run_model, model, adapter, prompts, context, _threads(size), scores, SCORES_BYTES
+            f"running {model}", _run_model, model, adapter, prompts, context, threads_for(size), scores, SCORES_BYTES
         )
         (ids, template, vocabulary), made = _collect(child, on_prompt)
         yield Reference(ids, template, made, scores, vocabulary)
@@ -101,20 +101,23 @@ def observe(
     """What an artifact of a bundle makes of each prompt. Raises EdgedcError when it does not run."""
     of = artifact.format, artifact.quantization
     child = in_child(
-        f"running {artifact.path}", _run_artifact, folder, *of, prompts, reference, context, _threads(artifact.bytes)
+        f"running {artifact.path}", _run_artifact, folder, *of, prompts, reference, context, threads_for(artifact.bytes)
     )
     (ids, template, _), made = _collect(child, on_prompt)
     return Observed(ids, template, made)
 
 
-def _threads(size: int) -> int | None:
+def threads_for(size: int) -> int | None:
+    """For a model of so many bytes; None leaves it to the engine."""
     return 1 if size < ONE_THREAD_BYTES else None
 
 
 _Said = tuple[SpecialIds, str | None, int]
 
 
-def _collect(child: Iterator[object], on_prompt: Callable[[], None]) -> tuple[_Said, tuple[Observation, ...]]:
+def _collect(
+    child: Iterator[Observation | _Said], on_prompt: Callable[[], None]
+) -> tuple[_Said, tuple[Observation, ...]]:
     """A child yields its observations, and at the end what the model says of itself."""
     made: list[Observation] = []
     for item in child:
@@ -122,7 +125,7 @@ def _collect(child: Iterator[object], on_prompt: Callable[[], None]) -> tuple[_S
             made.append(item)
             on_prompt()
         else:
-            said: _Said = item  # type: ignore[assignment]
+            said = item
     return said, tuple(made)
 
 

@@ -5,20 +5,39 @@ model of 6 GB is exported with its adapter without a merged folder of 6 GB.
 """
 
 import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, check_model_folder, read_manifest, write_manifest
-from edgedc.errors import InputError
+from edgedc.errors import EdgedcError, InputError
 
 _OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", CHAT_TEMPLATE)
 _OF_BASE = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 
 
-def over_base(base: Path, adapter: Path, folder: Path) -> Path:
-    """Make it in `folder`, which exists, and return it. Raises InputError for what is not a base or not an adapter.
+@contextmanager
+def over_base(base: Path, adapter: Path) -> Iterator[Path]:
+    """The folder, until the block ends. Raises InputError for what is not a base or not an adapter.
 
-    The tokenizer is the adapter's own where it has one, as `edgedc train` saves it, else the base's.
+    The tokenizer is the adapter's own where it has one, as `edgedc train` saves it, else the base's. An error that
+    names a file of the folder is told with the file that it stands for.
     """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _fill(folder, base, adapter)
+        try:
+            yield folder
+        except EdgedcError as error:
+            text = str(error)
+            for link in folder.iterdir():
+                text = text.replace(str(link), str(link.resolve()) if link.is_symlink() else str(adapter / link.name))
+            error.args = (text.replace(scratch, str(base)),)
+            raise
+
+
+def _fill(folder: Path, base: Path, adapter: Path) -> None:
     check_model_folder(base)
     if not (adapter / "adapter_config.json").is_file():
         raise InputError(f"{adapter}: no adapter_config.json: not an adapter; make one with  edgedc train")
@@ -33,4 +52,3 @@ def over_base(base: Path, adapter: Path, folder: Path) -> Path:
         if manifest.kind != "adapter":
             raise InputError(f"{adapter}: a {manifest.kind}, not an adapter")
         write_manifest(folder, dataclasses.replace(manifest, kind="model"))
-    return folder

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedc.child import in_child
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import beside
 
-from .child import in_child
 from .gguf_tensors import StoredTensor, read_tensors
 
 if TYPE_CHECKING:

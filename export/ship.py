@@ -43,6 +43,7 @@ class Work:
     manifest: Manifest
     kept: list[Artifact]
     prompts: list[Prompt]
+    calibration: list[Prompt]
     stage: Path
     scratch: Path
     say: Say
@@ -62,18 +63,19 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
     with ExitStack() as stack:
         whole = model
         if order.adapter:
-            whole = over_base(model, order.adapter, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            whole = stack.enter_context(over_base(model, order.adapter))
         manifest = bundle_manifest(whole, model.resolve().name, order.adapter)
         check_order(whole, order)
-        weights = _weights(whole, manifest.name, order, say)
         kept = kept_artifacts(out, manifest)
         prompts = prompts_for(manifest, order.prompts) if order.gated else []
+        calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
+        weights = _weights(whole, manifest.name, order, say)
         stage = stack.enter_context(staged_folder(out))
         if kept:
             link_all(out, stage)
         write_companions(whole, stage, manifest)
         with tempfile.TemporaryDirectory(prefix=f"{stage.name}.", dir=stage.parent) as scratch:
-            made = _make(Work(order, weights, manifest, kept, prompts, stage, Path(scratch), say))
+            made = _make(Work(order, weights, manifest, kept, prompts, calibration, stage, Path(scratch), say))
         manifest = finish(stage, with_artifacts(manifest, [*without_replaced(stage, kept, made), *made]))
         write_manifest(stage, manifest)
     return manifest, made
@@ -121,24 +123,22 @@ def _make(work: Work) -> list[Artifact]:
         adapter=order.adapter,
         on_prompt=tick,
     ) as reference:
-        if order.max_drop is not None:
-            made.append(_smallest(work, matrix, order.max_drop, reference))
-        return _gated(work, made, reference)
+        smallest = [] if order.max_drop is None else [_smallest(work, matrix, order.max_drop, reference)]
+        return smallest + _gated(work, made, reference)
 
 
 def _calibrated(work: Work) -> Importance | None:
-    if work.order.calibrate is None:
+    if not work.calibration:
         return None
-    asked = [prompt for prompt in prompts_for(work.manifest, work.order.calibrate) if prompt.generate]
     raw = work.manifest.chat_template_sha256 is None
     chat = raw_prompts(work.stage) if raw else read_chat_template(work.stage)
-    tick = _ticker(f"calibrating on {work.order.calibrate}", len(asked), work.say)
-    rendered = [chat.render(prompt.messages) for prompt in asked]
+    tick = _ticker(f"calibrating on {work.order.calibrate}", len(work.calibration), work.say)
+    rendered = [chat.render(prompt.messages) for prompt in work.calibration]
     return importance(work.f16, rendered, work.manifest.context_length, on_prompt=tick)
 
 
 def _smallest(work: Work, matrix: Importance | None, max_drop: float, reference: Reference) -> Artifact:
-    """The artifact of the smallest type that loses at most `max_drop`, with the figures of all that were tried."""
+    """The smallest type that loses at most `max_drop`, gated, with the figures of all that were tried."""
 
     def measure(kind: str) -> Measured:
         artifact = make_gguf(work.weights, work.f16, work.stage, kind, matrix, lambda _: None)

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from edgedc.child import in_child
 from edgedc.errors import InputError, MissingExtra
 from edgedc.files import read_object
 
 from . import genai
-from .child import in_child
 from .weights import open_weights
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")  # ONNX Runtime GenAI's names

@@ -11,10 +11,10 @@ from gguf import GGUFReader
 from test_adapter import LINEAR, PATTERNS, SMALL, make_adapter
 from test_export import make_model
 
+from edgedc.child import in_child
 from edgedc.errors import InputError
 from export.adapter import with_adapter
 from export.adapter_gguf import adapter_to_gguf
-from export.child import in_child
 from export.to_gguf import to_gguf
 from export.weights import open_weights
 

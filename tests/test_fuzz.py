@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from test_export import make_model, make_tokenizer
 
+from edgedc.child import in_child
 from edgedc.errors import EdgedcError
-from export.child import in_child
 
 MUTATIONS = 600
 SECONDS = 20  # for one file: a hang, not a slow machine

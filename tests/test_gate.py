@@ -15,12 +15,12 @@ import pytest
 from test_export import make_model
 
 from edgedc.bundle import Artifact, Manifest, SpecialIds, read_manifest, write_manifest
+from edgedc.child import in_child
 from edgedc.cli import main
 from edgedc.errors import EdgedcError
 from edgedc.files import sha256_of
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
-from export.child import in_child
 from export.gate import THRESHOLDS, Limits, compare, gate
 from export.observe import Observation, Observed, Reference, observe, reference_of
 from export.prompts import ODD_STRINGS, Prompt, prompts_for

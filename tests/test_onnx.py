@@ -16,13 +16,13 @@ from test_export import edit_json, make_model
 
 from edgedc.backends.onnx import OnnxBackend
 from edgedc.backends.transformers import TransformersBackend
+from edgedc.child import in_child
 from edgedc.decomposition import parse
 from edgedc.errors import ContextError, EdgedcError, InputError, MissingExtra
 from edgedc.generation import Message
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
 from export import genai
-from export.child import in_child
 from export.to_onnx import check_onnx, check_precision, to_onnx
 
 CONTEXT = 200

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from conftest import demonstrations, write_rows
-from test_export import make_model
+from test_export import edit_json, make_model
 
 from edgedc.backends import open_backend
 from edgedc.bundle import read_manifest
@@ -82,6 +82,8 @@ def test_an_adapter_alone(adapter: Path, model_folder: Path, tmp_path: Path) -> 
     assert export("--adapter", adapter, "--adapter-only", model_folder, out).exit_code == 0
     assert all(tensor.name.endswith((".lora_a", ".lora_b")) for tensor in read_tensors(out))
     assert isinstance(export("--adapter-only", model_folder, out).exception, InputError)
+    more = export("--adapter", adapter, "--adapter-only", "--max-drop", "1%", model_folder, out)
+    assert str(more.exception).endswith("leave out --max-drop")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,15 @@ def test_an_adapter_for_another_base_is_refused(adapter: Path, tmp_path: Path) -
     assert isinstance(done.exception, InputError)
     assert "wrong adapter for this base" in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_what_is_wrong_with_a_base_is_told_of_the_base(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
+    """Base and adapter are put together in a folder of links, of which nobody need know."""
+    base = Path(shutil.copytree(model_folder, tmp_path / "base"))
+    edit_json(base / "config.json", hidden_act="gelu")
+    assert str(export("--adapter", adapter, base, tmp_path / "out").exception).startswith(f"{base / 'config.json'}: ")
+    edit_json(base / "config.json", model_type="mamba")
+    assert str(export("--adapter", adapter, base, tmp_path / "out").exception).startswith(f"{base}: --adapter ")
 
 
 def test_types_are_fitted_to_the_questions(model_folder: Path, questions: Path, tmp_path: Path) -> None:

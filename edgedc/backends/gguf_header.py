@@ -7,6 +7,8 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, in little-end
 
 import mmap
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,10 +53,41 @@ class _Array:
     strings: frozenset[str] = field(default=frozenset(), repr=False)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A tensor's line in the header. `shape` has the length of a row first; `kind` is the number of its ggml_type."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
 @dataclass
-class _Reader:
+class Reader:
+    """Takes one value after the other; ValueError or struct.error where there is none to take."""
+
     data: mmap.mmap
     at: int = 0
+
+    def start(self) -> tuple[int, int]:
+        """How many tensors, and how many values of metadata."""
+        if self.data[:4] != b"GGUF":
+            raise ValueError("it has other first bytes")
+        self.skip(4)
+        version, tensors, values = (self.take(code) for code in "IQQ")
+        if version not in (2, 3):
+            raise ValueError(f"version {version}")
+        return tensors, values
+
+    def entry(self) -> Entry:
+        name, dimensions = self.text(), self.take("I")
+        if not 1 <= dimensions <= _DIMENSIONS or not 0 < len(name) <= _LONGEST_NAME:
+            raise ValueError(f"the entry of tensor {name[:_LONGEST_NAME]!r} is malformed")
+        shape = tuple(self.take("Q") for _ in range(dimensions))
+        if not all(shape):
+            raise ValueError(f"tensor {name!r} is empty")
+        return Entry(name, shape, self.take("I"), self.take("Q"))
 
     def take(self, code: str) -> Any:
         (value,) = struct.unpack_from("<" + code, self.data, self.at)
@@ -97,15 +130,14 @@ class _Reader:
         return _Array(kind, count, frozenset(s.partition("\0")[0] or f"[EMPTY_{k}]" for k, s in enumerate(strings)))
 
 
-def check_header(path: Path) -> None:
-    """Raises InputError when the file is not a GGUF, or its header contradicts itself, the file's size or llama.cpp."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+@contextmanager
+def reading(path: Path) -> Iterator[Reader]:
+    """A reader at the start of the file. What goes wrong in the block is an InputError that names the file."""
     try:
         if not path.stat().st_size:  # which cannot be mapped
             raise ValueError("it is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            _check(_Reader(data))
+            yield Reader(data)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, struct.error) as error:
@@ -113,23 +145,22 @@ def check_header(path: Path) -> None:
         raise InputError(f"{path}: not a GGUF that can be loaded: {reason}; copy or export it again") from error
 
 
-def _check(reader: _Reader) -> None:
-    if reader.data[:4] != b"GGUF":
-        raise ValueError("its first bytes are others")
-    reader.skip(4)
-    version, tensors, values = (reader.take(code) for code in "IQQ")
-    if version not in (2, 3):
-        raise ValueError(f"version {version}")
-    metadata: dict[str, Any] = {}
-    kinds: dict[str, int] = {}
-    for _ in range(values):
-        name, kind = reader.text(), reader.take("I")
-        if not name or name in metadata:
-            raise ValueError(f"the key {name!r} is empty or there twice")
-        metadata[name], kinds[name] = reader.value(kind, keep=name == _TOKENS), kind
-    _check_model(metadata, kinds)
-    _check_tokenizer(metadata)
-    _check_tensors(reader, tensors, metadata)
+def check_header(path: Path) -> None:
+    """Raises InputError when the file is not a GGUF, or its header contradicts itself, the file's size or llama.cpp."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with reading(path) as reader:
+        tensors, values = reader.start()
+        metadata: dict[str, Any] = {}
+        kinds: dict[str, int] = {}
+        for _ in range(values):
+            name, kind = reader.text(), reader.take("I")
+            if not name or name in metadata:
+                raise ValueError(f"the key {name!r} is empty or there twice")
+            metadata[name], kinds[name] = reader.value(kind, keep=name == _TOKENS), kind
+        _check_model(metadata, kinds)
+        _check_tokenizer(metadata)
+        _check_tensors(reader, tensors, metadata)
 
 
 def _check_model(metadata: dict[str, Any], kinds: dict[str, int]) -> None:
@@ -175,25 +206,22 @@ def _check_tokenizer(metadata: dict[str, Any]) -> None:
             raise ValueError(f"{key} is {metadata[key]!r}, of {tokens.count} tokens")
 
 
-def _check_tensors(reader: _Reader, count: int, metadata: dict[str, Any]) -> None:
+def _check_tensors(reader: Reader, count: int, metadata: dict[str, Any]) -> None:
     layers = metadata[f"{metadata['general.architecture']}.block_count"]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 16 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment!r}")
     names, last = set(), 0
     for _ in range(count):
-        name, dimensions = reader.text(), reader.take("I")
-        if not 1 <= dimensions <= _DIMENSIONS or not 0 < len(name) <= _LONGEST_NAME or name in names:
-            raise ValueError(f"the entry of tensor {name[:_LONGEST_NAME]!r} is malformed, or there twice")
-        shape = [reader.take("Q") for _ in range(dimensions)]
-        kind, offset = reader.take("I"), reader.take("Q")
-        if not all(shape) or offset % alignment or kind in _INTEGER_TENSORS:
-            raise ValueError(f"the entry of tensor {name!r} is malformed")
+        entry = reader.entry()
+        name = entry.name
+        if name in names or entry.offset % alignment or entry.kind in _INTEGER_TENSORS:
+            raise ValueError(f"the entry of tensor {name!r} is malformed, or there twice")
         layer = name.split(".")[1] if name.startswith("blk.") else "0"
         if not layer.isdecimal() or int(layer) >= layers:
             raise ValueError(f"tensor {name!r} is none of {layers} layers'")
         names.add(name)
-        last = max(last, offset)
+        last = max(last, entry.offset)
     if not count or reader.at + last >= len(reader.data):
         raise ValueError("it is cut short" if count else "it holds no tensors")
 

@@ -9,7 +9,7 @@ import click
 
 from edgedc.bench.table import table
 from edgedc.bundle import Artifact, Manifest, read_manifest
-from edgedc.cli import workshop
+from edgedc.child import in_child
 from edgedc.doctor import Check, cannot_run, check_files, installed, try_artifact
 from edgedc.errors import EdgedcError, InputError
 
@@ -50,7 +50,6 @@ def command(threads: int | None, as_json: bool, bundle: Path | None) -> None:
 def _tried(bundle: Path, manifest: Manifest, artifact: Artifact, threads: int | None) -> list[Check]:
     if reason := cannot_run(bundle, artifact):
         return [Check(artifact.path, "smoke prompt", "skipped", reason)]
-    in_child = workshop("export.child").in_child
     made: list[Check] = []
     try:
         made += in_child(f"running {artifact.path}", try_artifact, bundle, manifest, artifact, threads)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from edgedc.bench.table import table
 from edgedc.bundle import Format, Manifest, newest
@@ -129,6 +130,11 @@ def command(
 
 
 def _adapter_alone(model: Path | None, adapter: Path | None, out: Path | None) -> None:
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
+        if given and option.name not in ("adapter", "adapter_only", "model", "out"):
+            raise InputError(f"--adapter-only writes the adapter and nothing else: leave out {option.opts[0]}")
     if model is None or adapter is None or out is None or out.suffix != ".gguf":
         raise InputError("--adapter-only: give --adapter DIR, MODEL and OUT, a file that ends with .gguf")
     workshop("export.adapter_gguf").adapter_to_gguf(model, adapter, out)

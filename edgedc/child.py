@@ -24,7 +24,7 @@ def in_child(what: str, function: Callable[..., Iterator[Any]], *args: Any) -> I
     Raises what it raises of edgedc's own errors. For any other end before its time an EdgedcError that names a file
     with everything the process wrote.
     """
-    descriptor, name = tempfile.mkstemp(prefix="edgedc-export-", suffix=".log")
+    descriptor, name = tempfile.mkstemp(prefix="edgedc-", suffix=".log")
     os.close(descriptor)
     log = Path(name)
     context = multiprocessing.get_context("spawn")
