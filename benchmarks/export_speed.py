@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="exports by each (default: 5)")
     runs = parser.parse_args().runs
-    llama_cpp = workshop("export.llama_cpp").find_converter(None, print)
+    llama_cpp = workshop("export.gguf.llama_cpp").find_converter(None, print)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
         # In a process of its own: what is started by a process as large as one with torch begins with its peak.

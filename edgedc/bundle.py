@@ -37,7 +37,7 @@ class Data:
 class Artifact:
     """One exported file, relative to its bundle, and how it compared with the model it was made from.
 
-    `gate` holds the figures of export/gate.py; `passed` is None where the gate was not run. `bytes` and `sha256`
+    `gate` holds the figures of export/gate/gate.py; `passed` is None where the gate was not run. `bytes` and `sha256`
     count the graph file and its external data, in the order of `files`. `details` is what the format has of its own:
     the types that a GGUF's matrices really got and its bits per weight, or the opset of an ONNX graph.
     """

@@ -57,7 +57,7 @@ def workshop(name: str) -> ModuleType:
     Raises MissingExtra when a package that the module needs is not there.
     """
     inside, module = f"edgedc.{name}", name
-    package = inside.rpartition(".")[0]
+    package = f"edgedc.{name.partition('.')[0]}"
     try:
         importlib.import_module(package)
         module = inside

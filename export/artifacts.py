@@ -10,13 +10,13 @@ from typing import Any, cast
 from edgedc.bundle import Artifact, Format
 from edgedc.files import sha256_of
 
-from .families import is_known
-from .imatrix import Importance
-from .llama_cpp import convert_with_llama_cpp
-from .quantize import UNQUANTIZED, contents, fallback, quantize
+from .model.families import is_known
+from .gguf.imatrix import Importance
+from .gguf.llama_cpp import convert_with_llama_cpp
+from .gguf.quantize import UNQUANTIZED, contents, fallback, quantize
 from .staging import link
-from .to_gguf import Kind, Source, to_gguf
-from .to_onnx import to_onnx
+from .gguf.to_gguf import Kind, Source, to_gguf
+from .onnx.to_onnx import to_onnx
 
 Say = Callable[[str], None]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from edgedc.bundle import Format
 from edgedc.errors import InputError, MissingExtra
 
-from .families import is_known
-from .quantize import types_of
-from .to_onnx import check_onnx
+from .model.families import is_known
+from .gguf.quantize import types_of
+from .onnx.to_onnx import check_onnx
 
 QUANTIZATIONS = "f16,q8_0,q4_k_m"
 PACKAGES = {

@@ -12,21 +12,21 @@ from edgedc.bundle import Artifact, Manifest, write_manifest
 from edgedc.errors import InputError
 from edgedc.files import staged_folder
 
-from .adapter import with_adapter
+from .model.adapter import with_adapter
 from .artifacts import Say, Weights, make_gguf, make_onnx
-from .candidates import Measured, candidate_types, choose, measured, model_right
-from .families import is_known, read_architecture
-from .gate import gate
-from .gguf_tensors import read_tensors
-from .imatrix import Importance, importance
-from .llama_cpp import find_converter
-from .observe import Reference, reference_of
+from .gate.candidates import Measured, candidate_types, choose, measured, model_right
+from .model.families import is_known, read_architecture
+from .gate.gate import gate
+from .gguf.tensors import read_tensors
+from .gguf.imatrix import Importance, importance
+from .gguf.llama_cpp import find_converter
+from .gate.observe import Reference, reference_of
 from .order import Order, check_order
 from .over_base import over_base
-from .prompts import Prompt, prompts_for
+from .gate.prompts import Prompt, prompts_for
 from .report import finish
 from .staging import bundle_manifest, kept_artifacts, link_all, with_artifacts, without_replaced, write_companions
-from .weights import open_weights
+from .model.weights import open_weights
 
 NOTICE_S = 5.0
 

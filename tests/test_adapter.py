@@ -12,8 +12,8 @@ from test_export import edit_json, make_model
 
 from edgedc.backends.transformers import TransformersBackend
 from edgedc.errors import InputError
-from export.adapter import with_adapter
-from export.weights import open_weights
+from export.model.adapter import with_adapter
+from export.model.weights import open_weights
 
 SMALL: dict[str, Any] = {"hidden": 64, "num_hidden_layers": 1, "intermediate_size": 96, "rope_theta": 10_000.0}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -139,7 +139,7 @@ def test_many_small_pieces_make_the_same_sum(base: Path, adapter: Path, monkeypa
     name = "model.layers.0.mlp.up_proj.weight"
     tensor = with_adapter(open_weights(base), adapter, tied=True)[name]
     whole = tensor.read()
-    monkeypatch.setattr("export.adapter._CHUNK", 7 * 64)
+    monkeypatch.setattr("export.model.adapter._CHUNK", 7 * 64)
     np.testing.assert_allclose(tensor.read(), whole, rtol=0, atol=np.spacing(np.float32(4)))
 
 

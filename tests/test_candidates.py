@@ -13,7 +13,7 @@ from edgedc.errors import GateError, InputError
 from edgedc.files import sha256_of
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
-from export.candidates import (
+from export.gate.candidates import (
     CALIBRATED,
     CANDIDATES,
     Chosen,
@@ -25,10 +25,10 @@ from export.candidates import (
     parse_drop,
     share_right,
 )
-from export.gguf_tensors import StoredTensor
-from export.observe import reference_of
-from export.prompts import Prompt
-from export.quantize import contents, quantize, types_of
+from export.gguf.tensors import StoredTensor
+from export.gate.observe import reference_of
+from export.gate.prompts import Prompt
+from export.gguf.quantize import contents, quantize, types_of
 
 CONTEXT = 512
 

@@ -20,9 +20,9 @@ from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.bundle import read_manifest, verify
 from edgedc.cli import cli
 from edgedc.errors import InputError
-from export.quantize import contents
-from export.to_gguf import to_gguf
-from export.weights import open_weights
+from export.gguf.quantize import contents
+from export.gguf.to_gguf import to_gguf
+from export.model.weights import open_weights
 
 TEXTS = ["How many apples does Tom have if he buys 12 and gives 3 away?", "The cost of 25 oranges — naïve, isn't it?"]
 TEMPLATE = "{% for m in messages %}<|user|>\n{{ m['content'] }}<|end|>\n{% endfor %}<|assistant|>\n"

@@ -48,7 +48,7 @@ def mutate(data: bytes, header: int, seed: int) -> bytes:
 
 
 def open_safetensors(path: Path) -> None:
-    from export.weights import open_weights
+    from export.model.weights import open_weights
 
     for tensor in open_weights(path.parent).values():
         tensor.read()
@@ -114,7 +114,7 @@ def test_safetensors(model: Path, tmp_path: Path) -> None:
 def test_gguf(model: Path, tmp_path: Path) -> None:
     from gguf import GGUFReader
 
-    from export.to_gguf import to_gguf
+    from export.gguf.to_gguf import to_gguf
 
     path = tmp_path / "model.gguf"
     to_gguf(model, path, "tiny")

@@ -21,12 +21,12 @@ from edgedc.errors import EdgedcError
 from edgedc.files import sha256_of
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
-from export.gate import THRESHOLDS, Limits, compare, gate
-from export.observe import Observation, Observed, Reference, observe, reference_of
-from export.prompts import ODD_STRINGS, Prompt, prompts_for
-from export.quantize import TYPES
+from export.gate.gate import THRESHOLDS, Limits, compare, gate
+from export.gate.observe import Observation, Observed, Reference, observe, reference_of
+from export.gate.prompts import ODD_STRINGS, Prompt, prompts_for
+from export.gguf.quantize import TYPES
 from export.ship import Order, ship
-from export.to_onnx import PRECISIONS
+from export.onnx.to_onnx import PRECISIONS
 
 QUESTIONS = [Prompt(q, decompose_messages(q, style="compact-1", cap=3)) for q in ("How many apples?", "Who paid 12?")]
 PROMPTS = [*QUESTIONS, *(Prompt(t, [{"role": "user", "content": t}], generate=False) for t in ODD_STRINGS)]
@@ -126,7 +126,7 @@ def test_a_template_inside_the_gguf_that_is_another_is_caught(
     model: Path, reference: Reference, tmp_path: Path
 ) -> None:
     """What edgedc renders is right; other programs, which read the file's own, would go wrong."""
-    from export.to_gguf import to_gguf
+    from export.gguf.to_gguf import to_gguf
 
     ship(model, tmp_path / "bundle", Order(("gguf",), quantizations="f16", gated=False), print)
     other = Path(shutil.copytree(model, tmp_path / "other"))

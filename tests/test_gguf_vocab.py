@@ -18,10 +18,10 @@ from safetensors.numpy import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from edgedc.errors import InputError
-from export.gguf_vocab import TokenType, read_chat_template, read_vocab
-from export.to_gguf import to_gguf
-from export.vocab_bpe import PRE_TOKENIZERS
-from export.vocab_spm import BYTES, merge_scores
+from export.gguf.vocab import TokenType, read_chat_template, read_vocab
+from export.gguf.to_gguf import to_gguf
+from export.gguf.vocab_bpe import PRE_TOKENIZERS
+from export.gguf.vocab_spm import BYTES, merge_scores
 
 TEXTS = [
     "How many apples does Tom have if he buys 12 and gives 3 away? He'll say: 1,234.50 — isn't it naïve?",

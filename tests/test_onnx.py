@@ -22,8 +22,8 @@ from edgedc.errors import ContextError, EdgedcError, InputError, MissingExtra
 from edgedc.generation import Message
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
-from export import genai
-from export.to_onnx import check_onnx, check_precision, to_onnx
+from export.onnx import genai
+from export.onnx.to_onnx import check_onnx, check_precision, to_onnx
 
 CONTEXT = 200
 QUESTIONS = [decompose_messages(p.question, style="compact-1", cap=5) for p in problems("train", 6)]

@@ -20,9 +20,9 @@ from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import EdgedcError, InputError
-from export.families import is_known
-from export.llama_cpp import convert_with_llama_cpp, find_converter
-from export.to_gguf import to_gguf
+from export.model.families import is_known
+from export.gguf.llama_cpp import convert_with_llama_cpp, find_converter
+from export.gguf.to_gguf import to_gguf
 
 pytestmark = pytest.mark.oracle
 

@@ -13,7 +13,7 @@ from edgedc.backends import open_backend
 from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import InputError
-from export.gguf_tensors import read_tensors
+from export.gguf.tensors import read_tensors
 from train.merge import merge
 from train.settings import MergeSettings, TrainSettings
 from train.sft import train

@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 
 from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.backends.onnx import OnnxBackend
-from export.to_gguf import to_gguf
-from export.to_onnx import to_onnx
+from export.gguf.to_gguf import to_gguf
+from export.onnx.to_onnx import to_onnx
 
 BOS = 1
 

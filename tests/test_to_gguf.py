@@ -16,9 +16,9 @@ from gguf import GGUFReader
 from test_export import edit_json, make_model
 
 from edgedc.errors import EdgedcError, InputError
-from export.families import is_known, read_architecture
-from export.to_gguf import to_gguf
-from export.weights import open_weights
+from export.model.families import is_known, read_architecture
+from export.gguf.to_gguf import to_gguf
+from export.model.weights import open_weights
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -256,8 +256,8 @@ def test_memory_stays_near_the_largest_tensor(kind: Any, small: Path, tmp_path: 
 KILLED = """
 import sys, time
 from pathlib import Path
-from export.to_gguf import to_gguf
-from export.weights import open_weights, Tensor
+from export.gguf.to_gguf import to_gguf
+from export.model.weights import open_weights, Tensor
 
 class Slow(Tensor):
     def read(self):

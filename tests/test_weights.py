@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
 from edgedc.errors import InputError
-from export.weights import MAX_HEADER, open_weights
+from export.model.weights import MAX_HEADER, open_weights
 
 A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 B = {"dtype": "F16", "shape": [4], "data_offsets": [24, 32]}

@@ -107,7 +107,7 @@ def command(
     if out is None:
         stem = (adapter or model).resolve()
         out = stem.with_name(f"{stem.name}-bundle")
-    drop = workshop("export.candidates").parse_drop(max_drop) if max_drop is not None else None
+    drop = workshop("export.gate.candidates").parse_drop(max_drop) if max_drop is not None else None
     order = workshop("export.order").Order(
         formats,
         ",".join(quantizations) if quantizations else None,
@@ -137,7 +137,7 @@ def _adapter_alone(model: Path | None, adapter: Path | None, out: Path | None) -
             raise InputError(f"--adapter-only writes the adapter and nothing else: leave out {option.opts[0]}")
     if model is None or adapter is None or out is None or out.suffix != ".gguf":
         raise InputError("--adapter-only: give --adapter DIR, MODEL and OUT, a file that ends with .gguf")
-    workshop("export.adapter_gguf").adapter_to_gguf(model, adapter, out)
+    workshop("export.gguf.adapter").adapter_to_gguf(model, adapter, out)
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, for llama.cpp's --lora over the GGUF of {model}")
 
 

@@ -16,7 +16,7 @@ from edgedc.child import in_child
 from edgedc.errors import EdgedcError, InputError
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
-from .observe import threads_for
+from ..gate.observe import threads_for
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,10 +17,10 @@ from gguf import GGML_QUANT_VERSION, GGUFWriter
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import beside
 
-from .adapter import Adapter, Lora, read_adapter
-from .families import Architecture, Place, read_architecture
+from ..model.adapter import Adapter, Lora, read_adapter
+from ..model.families import Architecture, Place, read_architecture
 from .to_gguf import ALIGNMENT, FILE_TYPES, STORED, TENSOR_TYPES, Kind, Placed
-from .weights import Tensor, open_weights
+from ..model.weights import Tensor, open_weights
 
 _EMBEDDING = "token_embd.weight"
 _ENTRY = 256  # bytes, at most, of a tensor in the header

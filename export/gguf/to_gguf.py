@@ -14,9 +14,9 @@ from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFile
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import beside
 
-from .families import Architecture, Place, read_architecture
-from .gguf_vocab import Vocab, read_vocab
-from .weights import open_weights
+from ..model.families import Architecture, Place, read_architecture
+from .vocab import Vocab, read_vocab
+from ..model.weights import open_weights
 
 Kind = Literal["f32", "f16", "bf16"]
 Array = np.ndarray[Any, Any]

@@ -13,7 +13,7 @@ from edgedc.errors import InputError, MissingExtra
 from edgedc.files import read_object
 
 from . import genai
-from .weights import open_weights
+from ..model.weights import open_weights
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")  # ONNX Runtime GenAI's names
 PROVIDERS = ("cpu", "cuda")

@@ -12,7 +12,7 @@ from edgedc.child import in_child
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import beside
 
-from .gguf_tensors import StoredTensor, read_tensors
+from .tensors import StoredTensor, read_tensors
 
 if TYPE_CHECKING:
     from .imatrix import Importance
