@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := .venv/installed
 LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
 TORCH := $(shell grep '^torch==' constraints.txt)
+LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 # pip before 25.1 cannot install a dependency group, so the names are read from the one place that has them.
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
@@ -31,7 +32,8 @@ $(INSTALLED): constraints.txt pyproject.toml
 		echo "== 2 of 2: everything else. llama-cpp-python $(LLAMA) is compiled from source once: about 4 minutes on"; \
 		echo "   2 cores, with nothing on the screen meanwhile. The wheel stays in pip's cache for the next time."; \
 	fi
-	$(PIP) install --quiet -c constraints.txt -e '.[all]' $(DEV)
+	@# Without llama.cpp's AMX kernels, which crash when GCC has compiled them (see edgedc/backends/llamacpp.py).
+	CMAKE_ARGS="$(LLAMA_CMAKE)" $(PIP) install --quiet -c constraints.txt -e '.[all]' $(DEV)
 	@touch $@
 
 demo: $(INSTALLED)  ## the main job, offline: teach, train, export, decompose, pair, bench

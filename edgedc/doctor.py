@@ -42,12 +42,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Installed:
-    """`packages` are versions by extra and name, None for what is missing; `providers` are onnxruntime's."""
+    """`packages` are versions by extra and name, None for what is missing; `providers` are onnxruntime's.
+
+    `llama_cpp_amx` says whether llama.cpp was built with kernels that are not used here; see `model_params` of
+    edgedc/backends/llamacpp.py.
+    """
 
     edgedc: str
     python: str
     packages: dict[str, dict[str, str | None]]
     providers: list[str]
+    llama_cpp_amx: bool
 
     def missing(self) -> dict[str, str]:
         """The pip command of each extra that is not wholly here."""
@@ -57,7 +62,15 @@ class Installed:
 
 def installed() -> Installed:
     packages = {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()}
-    return Installed(__version__, platform.python_version(), packages, _providers())
+    return Installed(__version__, platform.python_version(), packages, _providers(), _llama_cpp_amx())
+
+
+def _llama_cpp_amx() -> bool:
+    try:
+        from edgedc.backends.llamacpp import has_amx
+    except MissingExtra:
+        return False
+    return has_amx()
 
 
 def check_files(folder: Path, manifest: Manifest) -> list[Check]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edgedc.backends.chat import ChatTemplate
 from edgedc.backends.gguf_header import check_header
 from edgedc.backends.greedy import check_context, follow, physical_cores
+from edgedc.backends.llamacpp_vocab import LlamaVocab
 from edgedc.bundle import SpecialIds
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.generation import Generation, Message
@@ -46,6 +47,23 @@ llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
 llama_cpp.llama_backend_init()
 
 
+def model_params() -> "llama_cpp.llama_model_params":
+    """How models are loaded here: on the CPU.
+
+    Compiled by GCC, llama.cpp's kernels for AMX end the process (github.com/ggml-org/llama.cpp/pull/26954: the tile
+    configuration is optimised away). Weights are kept from them, which costs the repacking of some types as well;
+    a llama.cpp built without AMX loses nothing (`edgedc doctor` names the flag).
+    """
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    params.use_extra_bufts = not has_amx()
+    return params
+
+
+def has_amx() -> bool:
+    return b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info()
+
+
 class LlamaCppBackend:
     """A GGUF file on this machine's CPU. The state of the last prompt is kept, and its common prefix reused.
 
@@ -63,17 +81,13 @@ class LlamaCppBackend:
         self._threads = threads or physical_cores()
         self._context = None
         _errors.clear()
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = 0
+        params = model_params()
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise InputError(f"{path}: llama.cpp cannot load it: {_said()}")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self._vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._vocab = LlamaVocab(self._model, path)
         trained = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_length = min(context_length or trained, trained)
-        # SentencePiece writes the space that starts a text into its first token
-        self._strips_space = llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
         self.template = self._template_in_file()
         self._known: list[int] = []  # the tokens whose state is in the context
         self._reused = 0
@@ -91,13 +105,7 @@ class LlamaCppBackend:
 
     def tokenize(self, prompt: str) -> list[int]:
         """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
-        text = prompt.encode("utf-8")
-        size = len(text) + 8
-        ids = (llama_cpp.llama_token * size)()
-        count = llama_cpp.llama_tokenize(self._vocab, text, len(text), ids, size, False, True)
-        if count < 0:
-            raise EdgedcError(f"{self._path}: llama.cpp could not tokenize a prompt of {len(text)} bytes: {_said()}")
-        return list(ids[:count])
+        return self._vocab.tokenize(prompt)
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
         started = time.perf_counter()
@@ -109,7 +117,7 @@ class LlamaCppBackend:
         self._make_room(len(ids) + max_tokens)
         return follow(
             self._greedy(list(ids)),
-            is_end=lambda token: bool(llama_cpp.llama_vocab_is_eog(self._vocab, token)),
+            is_end=self._vocab.is_end,
             text_of=self.text_of,
             started=time.perf_counter() if started is None else started,
             prompt_tokens=len(ids),
@@ -118,22 +126,18 @@ class LlamaCppBackend:
         )
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """The text of a reply. Bytes are joined first, as a character may be spread over several tokens."""
-        pieces = [self._piece(token, strip=k == 0 and self._strips_space) for k, token in enumerate(ids)]
-        return b"".join(pieces).decode("utf-8", "replace")
+        """The text of a reply, without special tokens."""
+        return self._vocab.text_of(ids)
 
     def special_ids(self) -> SpecialIds:
-        bos, eos = llama_cpp.llama_vocab_bos(self._vocab), llama_cpp.llama_vocab_eos(self._vocab)
-        ends = tuple(k for k in range(self._vocab_size) if llama_cpp.llama_vocab_is_eog(self._vocab, k))
-        adds = bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
-        return SpecialIds(None if bos == -1 else bos, None if eos == -1 else eos, ends, adds)
+        return self._vocab.special_ids()
 
     def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
         """See ModelBackend."""
         check_context(len(ids), 0, self.context_length)
         self._make_room(len(ids))
         fresh = self._rewind(list(ids), keep=start)
-        rows = np.empty((len(ids) - start, self._vocab_size), np.float32)
+        rows = np.empty((len(ids) - start, self._vocab.size), np.float32)
         for k in range(0, len(fresh), _BATCH):
             batch = fresh[k : k + _BATCH]
             at = len(self._known)
@@ -142,7 +146,7 @@ class LlamaCppBackend:
             if scored > 0:
                 scores = llama_cpp.llama_get_logits(self._context)
                 first = at + len(batch) - scored - start
-                rows[first : first + scored] = np.ctypeslib.as_array(scores, shape=(scored, self._vocab_size))
+                rows[first : first + scored] = np.ctypeslib.as_array(scores, shape=(scored, self._vocab.size))
         return rows
 
     def close(self) -> None:
@@ -159,7 +163,7 @@ class LlamaCppBackend:
             for start in range(0, len(fresh), _BATCH):
                 self._evaluate(fresh[start : start + _BATCH])
             scores = llama_cpp.llama_get_logits_ith(self._context, -1)
-            token = int(np.ctypeslib.as_array(scores, shape=(self._vocab_size,)).argmax())
+            token = int(np.ctypeslib.as_array(scores, shape=(self._vocab.size,)).argmax())
             yield token
             fresh = [token]
 
@@ -209,15 +213,6 @@ class LlamaCppBackend:
             llama_cpp.llama_free(self._context)
         self._context, self._known = None, []
 
-    def _piece(self, token: int, *, strip: bool) -> bytes:
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, int(strip), False)
-            if count >= 0:
-                return buffer.raw[:count]
-            size = -count
-
     def _template_in_file(self) -> str | None:
         template = llama_cpp.llama_model_chat_template(self._model, None)
         return template.decode("utf-8", "replace") if template else None
@@ -225,14 +220,8 @@ class LlamaCppBackend:
     def _chat_in_file(self) -> ChatTemplate:
         if not self.template:
             raise InputError(f"{self._path}: no chat template in it, and none beside it")
-        tokens = {}
-        for name, token in (
-            ("bos_token", llama_cpp.llama_vocab_bos(self._vocab)),
-            ("eos_token", llama_cpp.llama_vocab_eos(self._vocab)),
-        ):
-            if token != -1:
-                tokens[name] = llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8")
-        return ChatTemplate(self.template, tokens, f"{self._path} (tokenizer.chat_template)")
+        where = f"{self._path} (tokenizer.chat_template)"
+        return ChatTemplate(self.template, self._vocab.special_texts(), where)
 
 
 def _said() -> str:

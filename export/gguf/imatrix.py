@@ -89,12 +89,11 @@ def collect(gguf: str, sequences: Sequence[Sequence[int]], threads: int | None =
     import llama_cpp
 
     from edgedc.backends.greedy import physical_cores
+    from edgedc.backends.llamacpp import model_params
 
     watcher = _Watcher()
     callback = llama_cpp.ggml_backend_sched_eval_callback(watcher)
-    model_params = llama_cpp.llama_model_default_params()
-    model_params.n_gpu_layers = 0
-    model = llama_cpp.llama_model_load_from_file(gguf.encode(), model_params)
+    model = llama_cpp.llama_model_load_from_file(gguf.encode(), model_params())
     if not model:
         raise EdgedcError(f"{gguf}: llama.cpp cannot load it")
     params = llama_cpp.llama_context_default_params()
