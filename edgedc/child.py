@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,10 @@ def in_child(what: str, function: Callable[..., Iterator[Any]], *args: Any) -> I
     Raises what it raises of edgedc's own errors. For any other end before its time an EdgedcError that names a file
     with everything the process wrote.
     """
-    descriptor, name = tempfile.mkstemp(prefix="edgedc-", suffix=".log")
-    os.close(descriptor)
-    log = Path(name)
+    log: Path | None = None
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(sender, name, function, args), daemon=True)
+    process = context.Process(target=_run, args=(sender, function, args), daemon=True)
     process.start()
     sender.close()
     keep = False
@@ -41,6 +40,8 @@ def in_child(what: str, function: Callable[..., Iterator[Any]], *args: Any) -> I
                 kind, value = "died", _ending(process, log)
             if kind == "item":
                 yield value
+            elif kind == "log":
+                log = Path(value)
             elif kind == "done":
                 process.join(EXIT_S)
                 return
@@ -49,22 +50,24 @@ def in_child(what: str, function: Callable[..., Iterator[Any]], *args: Any) -> I
             elif kind == "error":
                 raise EdgedcError(value)
             else:
-                keep = True
-                raise EdgedcError(f"{what}: {value}; everything it wrote is in {log}")
+                keep = log is not None
+                raise EdgedcError(f"{what}: {value}" + (f"; everything it wrote is in {log}" if log else ""))
     finally:
         process.kill()
         process.join()
         receiver.close()
-        if not keep:
+        if log and not keep:
             log.unlink(missing_ok=True)
 
 
-def _run(sender: Connection, log: str, function: Callable[..., Iterator[Any]], args: tuple[Any, ...]) -> None:
+def _run(sender: Connection, function: Callable[..., Iterator[Any]], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then ends this process
-    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    file, log = tempfile.mkstemp(prefix="edgedc-", suffix=".log")
+    threading.Thread(target=_end_with_parent, args=(log,), daemon=True).start()
     for stream in (1, 2):
         os.dup2(file, stream)
     try:
+        sender.send(("log", log))
         for item in function(*args):
             sender.send(("item", item))
         sender.send(("done", None))
@@ -80,7 +83,16 @@ def _run(sender: Connection, log: str, function: Callable[..., Iterator[Any]], a
         sender.send(("bug", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
 
 
-def _ending(process: BaseProcess, log: Path) -> str:
+def _end_with_parent(log: str) -> None:
+    """A parent that gets a SIGKILL cannot end this process, which would go on for minutes and write."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this process was started by in_child
+    wait([parent.sentinel])
+    Path(log).unlink(missing_ok=True)
+    os._exit(1)
+
+
+def _ending(process: BaseProcess, log: Path | None) -> str:
     process.join()
     code = process.exitcode or 0
     ended = f"ended with exit code {code}"
@@ -88,5 +100,6 @@ def _ending(process: BaseProcess, log: Path) -> str:
         ended = f"killed by signal {-code}"
         with contextlib.suppress(ValueError):
             ended = f"killed by {signal.Signals(-code).name}"
-    said = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    written = log.read_text("utf-8", "replace") if log else ""
+    said = [line for line in written.splitlines() if line.strip()]
     return f"{ended} after {said[-1].strip()[:200]!r}" if said else ended

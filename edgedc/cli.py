@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
-from edgedc import __version__
+from edgedc import __version__, recipes
 from edgedc.errors import EdgedcError, MissingExtra
 
 # verb -> what the list of verbs says of it; edgedc/commands/<verb>.py holds `command`
 VERBS = {
     "decompose": "Break questions into subquestions, offline.",
     "ask": "Decompose here, solve there: the whole pairing.",
+    "distill": "Teach, screen, train, merge and export, by a recipe.",
     "teach": "Write demonstrations from a teacher's decompositions.",
+    "screen": "Keep the decompositions that lead a solver to the answer.",
     "train": "Fit a LoRA adapter, or a tiny model from scratch.",
     "merge": "Merge an adapter into its base: a model folder.",
     "export": "Convert a model to GGUF or ONNX, through the gate.",
@@ -34,6 +36,10 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"edgedc.commands.{name}").command
+        if name in recipes.VERBS and all(option.name != "recipe" for option in command.params):
+            command.params.append(recipes.recipe_option())
+        for key, option in recipes.options_of(command).items():
+            option.envvar = f"EDGEDC_{name}_{key}".upper()  # as the flag is called, where click takes the parameter
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -45,6 +51,8 @@ class _Verbs(click.Group):
 @click.version_option(__version__, prog_name="edgedc")
 def cli() -> None:
     """Small decomposers on the device, large solvers elsewhere.
+
+    A flag may also stand in the environment: EDGEDC_TRAIN_BATCH_SIZE=8 is --batch-size 8 of  edgedc train.
 
     Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 gate failed, 4 budget reached,
     130 interrupted.

@@ -94,6 +94,8 @@ def cannot_run(folder: Path, artifact: Artifact) -> str:
     """Why an artifact cannot be tried here; "" where it can."""
     if artifact.passed is False:
         return "it failed its gate when it was exported"
+    if artifact.details.get("provider") == "cuda":
+        return "a graph for CUDA, not gated (no GPU); edgedc runs graphs on the CPU, ONNX Runtime GenAI runs this one"
     module, package, extra = _NEEDS[artifact.format]
     if importlib.util.find_spec(module) is None:
         return str(MissingExtra(package, extra))
@@ -144,9 +146,8 @@ def _check_smoke(manifest: Manifest, artifact: Artifact, backend: ModelBackend) 
     """One check: the first that is wrong of rendered prompt, token ids and greedy text."""
     smoke: dict[str, Any] | None = artifact.gate.get("smoke")
     if not smoke:
-        yield Check(
-            artifact.path, "smoke prompt", "skipped", "it was exported without the gate, so nothing is expected"
-        )
+        reason = f" ({artifact.details['not_gated']})" if "not_gated" in artifact.details else ""
+        yield Check(artifact.path, "smoke prompt", "skipped", f"it was not gated{reason}, so nothing is expected")
         return
     try:
         messages, *expected = (smoke[key] for key in ("messages", "rendered", "token_ids", "text"))

@@ -42,7 +42,7 @@ class BudgetError(EdgedcError):
 
 
 class SolverError(EdgedcError):
-    pass
+    cost = 0.0  # US dollars booked for attempts that the server may charge for
 
 
 class SolverUnreachable(SolverError):

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -139,7 +141,8 @@ def beside(path: Path) -> Iterator[Path]:
 
     What was at `path` before stays until then. Raises EdgedcError when the block fails for want of room.
     """
-    stage = path.with_name(f".{path.name}.{os.getpid()}")
+    _sweep(path)
+    stage = path.with_name(f".{path.name}.{_owner()}")
     try:
         yield stage
         with stage.open("rb") as file:
@@ -155,6 +158,17 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, until the block ends. What killed processes left of theirs is removed first."""
+    _sweep(path)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_owner()}.", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it becomes `path` when the block ends well, and is removed when it does not.
 
@@ -166,11 +180,12 @@ def staged_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be made: {error.strerror}; give another folder") from error
-    stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    stage.chmod(0o755)
-    try:
+    with scratch_folder(path) as stage:
+        stage.chmod(0o755)
         yield stage
-        old = stage.with_name(f"{stage.name}.old")
+        if path.exists() and _exchange(stage, path):
+            return
+        old = stage.with_name(f"{stage.name}{_OLD}")
         if path.exists():
             path.rename(old)
         try:
@@ -180,8 +195,55 @@ def staged_folder(path: Path) -> Iterator[Path]:
                 old.rename(path)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+
+
+_OLD = ".old"
+
+
+def _owner() -> str:
+    """Part of what is staged: this process, and the machine, as others may see the folder and number their own."""
+    return f"{os.getpid()}@{platform.node()}"
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes of this machine that are gone staged for `path`: after a SIGKILL nobody else does."""
+    if os.name != "posix" or not path.parent.is_dir():  # elsewhere a process cannot be asked without ending it
+        return
+    staged = re.compile(rf"\.{re.escape(path.name)}\.(\d+)@{re.escape(platform.node())}(\.|$)")
+    for left in path.parent.iterdir():
+        found = staged.match(left.name)
+        if not found or _lives(int(found[1])):
+            continue
+        if left.name.endswith(_OLD) and not path.exists():  # killed between two renames
+            left.rename(path)
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders at one stroke, so that a kill finds either; False where the system cannot (only Linux can).
+
+    renameat2(2), with AT_FDCWD for either folder and RENAME_EXCHANGE.
+    """
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(rename(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0)
 
 
 def sha256_of(path: Path) -> str:

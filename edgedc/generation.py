@@ -18,7 +18,10 @@ class Generation:
 
     Seconds are counted from the start of the request: to the first token of any kind (None when there was none), and
     to the last. `bytes_sent` is what left this device to get the reply; 0 for a local model. `finish_reason` is
-    `stop`, `length` or what the server said.
+    `stop`, `length` or what the server said; `refusal` where the server says in a field of its own that the model
+    would not answer, and the text is then what it said instead. `booked` is what the call took from its Budget, in
+    US dollars, failed attempts that may be billed included; None without one. `unsupported` names the sampling
+    settings that the server did not take, so that its own defaults were used.
     """
 
     text: str
@@ -27,6 +30,8 @@ class Generation:
     total_s: float
     finish_reason: str
     bytes_sent: int = 0
+    booked: float | None = None
+    unsupported: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -48,7 +53,10 @@ class Solver(Protocol):
 
     model: str
 
-    def solve(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
-        """Raises SolverError, and BudgetError before a call that might go over the ceiling."""
+    def solve(self, messages: Sequence[Message], *, max_tokens: int, seed: int | None = None) -> Generation:
+        """Sampled with `seed`, where the solver samples; None: the solver's own. May be called from several threads.
+
+        Raises SolverError, and BudgetError before a call that might go over the ceiling.
+        """
 
     def close(self) -> None: ...

@@ -2,8 +2,9 @@
 
 import json
 import math
+import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -117,20 +118,23 @@ class _Account:
 
     spent: float = 0.0
     reserved: float = 0.0
+    calls: int = 0  # that hold a reservation
+    settled: threading.Condition = field(default_factory=threading.Condition)
 
 
 class Budget:
     """A ceiling in US dollars. Every call reserves its worst case first, then settles what it really cost.
 
+    Threads may share one. `spent` is what has been spent before; with math.inf as the ceiling, calls are only booked.
     Raises InputError for a ceiling that is not a number above 0.
     """
 
-    def __init__(self, ceiling: float, price: Price) -> None:
+    def __init__(self, ceiling: float, price: Price, *, spent: float = 0.0) -> None:
         if not ceiling > 0:  # false for NaN too
             raise InputError(f"--max-cost {ceiling}: give US dollars, more than 0")
         self.ceiling = ceiling
         self.price = price
-        self._account = _Account()
+        self._account = _Account(spent)
 
     @property
     def spent(self) -> float:
@@ -146,18 +150,37 @@ class Budget:
         other._account = self._account
         return other
 
-    def reserve(self, input_tokens: int, max_tokens: int) -> float:
-        """Set the worst case of a call aside. Raises BudgetError when the ceiling does not allow it."""
+    def part(self, share: float) -> "Budget":
+        """A budget apart, with this share of what is left, for a worker that cannot see what the others spend."""
+        left = self.ceiling - self.spent
+        spent = self.spent if share == 1 or math.isinf(left) else self.ceiling - share * left
+        return Budget(self.ceiling, self.price, spent=spent)
+
+    def reserve(self, input_tokens: int, max_tokens: int, *, wait: bool = False) -> float:
+        """Set the worst case of a call aside. Raises BudgetError when the ceiling does not allow it.
+
+        `wait`: where only the reservations of other threads' calls stand in the way, wait for those to be settled. For
+        callers that hold no reservation themselves.
+        """
         worst = self.price.cost(Usage(input_tokens, max_tokens))
-        if self.spent + self.reserved + worst > self.ceiling:
-            raise BudgetError(
-                f"the next call could cost ${worst:.6f}, and ${self.spent:.6f} of --max-cost ${self.ceiling:.6f} is "
-                "spent: raise --max-cost or lower --max-tokens"
-            )
-        self._account.reserved += worst
+        account = self._account
+        with account.settled:
+            while account.spent + account.reserved + worst > self.ceiling:
+                if not wait or not account.calls or account.spent + worst > self.ceiling:
+                    raise BudgetError(
+                        f"the next call could cost ${worst:.6f}, and ${self.spent:.6f} of --max-cost "
+                        f"${self.ceiling:.6f} is spent: raise --max-cost or lower --max-tokens"
+                    )
+                account.settled.wait()
+            account.reserved += worst
+            account.calls += 1
         return worst
 
     def settle(self, worst: float, cost: float) -> None:
         """Give a reservation back and book what the call cost."""
-        self._account.reserved -= worst
-        self._account.spent += cost
+        account = self._account
+        with account.settled:
+            account.calls -= 1
+            account.reserved = account.reserved - worst if account.calls else 0.0  # sums of floats leave crumbs
+            account.spent += cost
+            account.settled.notify_all()

@@ -23,6 +23,9 @@ Mode = Literal["single-stage", "cot", "static", "interactive"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Where = Literal["local", "remote"]
 
+# finish_reason of a reply that the model, or a filter between it and us, would not give
+REFUSALS = ("content_filter", "refusal")
+
 
 class Generate(Protocol):
     """A Backend's `generate` or a Solver's `solve`."""
@@ -94,7 +97,7 @@ class Answer:
 
 
 def decompose(decomposer: Decomposer, question: str, premise: str = "") -> tuple[Decomposition, Generation]:
-    """Ask for a decomposition and read it. A reply that was cut off is `unparsed`: its rest is unknown.
+    """Ask for a decomposition and read it.
 
     Raises InputError for an empty question and whatever the decomposer raises.
     """
@@ -102,10 +105,14 @@ def decompose(decomposer: Decomposer, question: str, premise: str = "") -> tuple
         raise InputError("the question is empty: give one to decompose")
     messages = decompose_messages(question, premise, style=decomposer.style, cap=decomposer.cap)
     generation = decomposer.generate(messages, max_tokens=decomposer.max_tokens)
-    decomposition = parse(generation.text)
-    if generation.finish_reason == "length":
-        decomposition = Decomposition((), "unparsed", generation.text)
-    return decomposition, generation
+    return read_reply(generation), generation
+
+
+def read_reply(generation: Generation) -> Decomposition:
+    """The decomposition in a reply. One that was cut off or refused is `unparsed`: the rest of it is unknown."""
+    if generation.finish_reason in ("length", *REFUSALS):
+        return Decomposition((), "unparsed", generation.text)
+    return parse(generation.text)
 
 
 def remark(decomposer: Decomposer, decomposition: Decomposition, generation: Generation) -> str:

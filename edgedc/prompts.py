@@ -20,15 +20,26 @@ MAX_TOKENS_SOLVE = 1024
 
 ANSWER_MARK = "The answer is: "
 
+# The worked example of `shots=1`. It has two subquestions, so that it keeps to any cap from two up.
+_WORKED = (
+    'For example, asked "A bakery fills 6 boxes with 8 rolls each and sells 29 of the rolls. How many rolls does it '
+    'keep?", return:\n1. How many rolls does the bakery put into boxes?\n2. How many rolls remain after the sale?\n\n'
+    "Break down this one in the same form."
+)
+
 _IN_WORDS = ("no", "one", "two", "three", "four", "five")
 
 
-def decompose_messages(question: str, premise: str = "", *, style: Style, cap: int | None) -> list[Message]:
-    """Ask for at most `cap` subquestions (None: no limit).
+def decompose_messages(
+    question: str, premise: str = "", *, style: Style, cap: int | None, shots: int = 0
+) -> list[Message]:
+    """Ask for at most `cap` subquestions (None: no limit), with `shots` worked examples, of which there is one.
 
     `instruct-1` is I_decomp of arXiv 2402.15000, for a teacher that has not been trained to decompose.
-    `compact-1` is for a student that has: it costs a tenth of the tokens on every question.
+    `compact-1` is for a student that has: it costs a tenth of the tokens on every question, and takes no example.
     """
+    if shots not in (0, 1) or (shots and (style != "instruct-1" or (cap is not None and cap < 2))):
+        raise ValueError(f"there are no {shots} examples for style {style} and a cap of {cap}")
     if style == "instruct-1":
         limit = ""
         if cap is not None:
@@ -40,8 +51,9 @@ def decompose_messages(question: str, premise: str = "", *, style: Style, cap: i
             f"{limit}. Both the context and the main question will be provided to you. If "
             'the question does not need breaking down to be answered, return "No decomposition"; otherwise, list the '
             "necessary subquestions. Only return subquestions that directly aid in answering the original question, "
-            f"avoiding any that could be harmful or unhelpful.{_asked(question, premise, ' ')}"
+            "avoiding any that could be harmful or unhelpful."
         )
+        content += f"\n\n{_WORKED}{_asked(question, premise, chr(10))}" if shots else _asked(question, premise, " ")
     else:
         limit = "" if cap is None else f" Subquestions: at most {cap}."
         content = f"Break down.{limit}{_asked(question, premise, chr(10))}"

@@ -10,13 +10,14 @@ from typing import Any, cast
 from edgedc.bundle import Artifact, Format
 from edgedc.files import sha256_of
 
-from .model.families import is_known
 from .gguf.imatrix import Importance
 from .gguf.llama_cpp import convert_with_llama_cpp
 from .gguf.quantize import UNQUANTIZED, contents, fallback, quantize
-from .staging import link
 from .gguf.to_gguf import Kind, Source, to_gguf
+from .model.families import is_known
+from .model.weights import open_weights
 from .onnx.to_onnx import to_onnx
+from .staging import link
 
 Say = Callable[[str], None]
 
@@ -32,6 +33,11 @@ class Weights:
     name: str
     tensors: Mapping[str, Source] | None = None
     llama_cpp: Path | None = None
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Every tensor by its name."""
+        return open_weights(self.model) if self.tensors is None else self.tensors
 
     def to_gguf(self, out: Path, kind: Kind) -> None:
         """Write `out` in f32, f16 or bf16, or nothing; raises what the two converters raise."""
@@ -58,9 +64,6 @@ def make_gguf(weights: Weights, f16: Path, folder: Path, kind: str, matrix: Impo
     details: dict[str, Any] = {"matrices": held.matrices, "bits_per_weight": held.bits_per_weight}
     if matrix is not None and kind not in UNQUANTIZED:
         details["calibrated"] = {"prompts": matrix.prompts, "tokens": matrix.tokens}
-    details["tensors"] = {
-        t.name: {"type": t.type, "shape": list(t.shape), "bits_per_weight": t.bits_per_weight} for t in held.tensors
-    }
     artifact = _artifact(folder, [out.name], "gguf", kind, details)
     _say_written(say, artifact, started)
     if note := fallback(kind, held):

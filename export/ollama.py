@@ -67,6 +67,8 @@ def modelfile(
             spaced = [_user("  spaced\n")]
             if pieces.render(spaced) != chat.render(spaced):
                 lines.append("# The chat template also strips white space around messages, which Ollama does not.")
+            if bos and not all(head.startswith(bos) for head in (pieces.start, pieces.before_system or bos)):
+                lines.append(f"# Ollama puts {bos} before every prompt, which the chat template does not.")
         except InputError as error:
             reason = str(error)
             lines += [f"# No TEMPLATE: {reason}.", "# Write one by hand, or Ollama guesses it from the file."]
@@ -85,7 +87,8 @@ def pieces_of(chat: ChatTemplate) -> Pieces:
     if asked is None or talk is None or (asked[0], asked[1]) != (talk[0], talk[3]):
         raise InputError("the chat template is not a plain sequence of role marks")
     told = _cut(chat, [_system(_SYSTEM), _user(_USER)])
-    before_user = _common_end([talk[0], talk[2], *([told[1]] if told else [])])
+    first = talk[0].removeprefix(chat.tokens.get("bos_token", ""))  # which stands before the first question alone
+    before_user = _common_end([first, talk[2], *([told[1]] if told else [])])
     after_user = _common_start([talk[1], talk[3]])
     pieces = Pieces(
         start=talk[0].removesuffix(before_user),
@@ -109,11 +112,14 @@ def pieces_of(chat: ChatTemplate) -> Pieces:
 
 
 def _go_template(pieces: Pieces, bos: str | None) -> str:
-    """Variables: https://github.com/ollama/ollama/blob/main/docs/template.md; .System and .Messages come together."""
-    first = [piece and piece.removeprefix(bos or "") for piece in (pieces.start, pieces.before_system)]
-    start = _go(first[0] or "")
-    if first[1] is not None:
-        told = f"{_go(first[1])}{{{{ .System }}}}{_go(pieces.after_system or '')}"
+    """`bos` is what the engine writes itself.
+
+    Variables: https://github.com/ollama/ollama/blob/main/docs/template.md; .System and .Messages come together.
+    """
+    bos = bos or ""
+    start = _go(pieces.start.removeprefix(bos))
+    if pieces.before_system is not None:
+        told = f"{_go(pieces.before_system.removeprefix(bos))}{{{{ .System }}}}{_go(pieces.after_system or '')}"
         start = f"{{{{ if .System }}}}{told}{{{{ else }}}}{start}{{{{ end }}}}"
     user = f"{_go(pieces.before_user)}{{{{ .Content }}}}{_go(pieces.after_user)}"
     reply = f"{_go(pieces.before_reply)}{{{{ .Content }}}}{_go(pieces.after_reply)}"
@@ -146,13 +152,14 @@ def _common_start(texts: Sequence[str]) -> str:
 
 
 def _go(text: str) -> str:
-    """Text that Go's template engine writes as it is."""
-    return text.replace("{{", '{{ "{{" }}')
+    """Text that Go's template engine writes as it is, also right before an action."""
+    text = text.replace("{{", '{{ "{{" }}')
+    return f'{text[:-1]}{{{{ "{{" }}}}' if text.endswith("{") else text
 
 
 def _text(template: str) -> str:
     """Ollama's reader takes no escapes, and loses what is not printable."""
-    if '"""' in template or not all(c.isprintable() or c in "\n\t" for c in template):
+    if '"""' in template or template.endswith('"') or not all(c.isprintable() or c in "\n\t" for c in template):
         raise InputError("the chat template writes what a Modelfile cannot hold")
     return f'TEMPLATE """{template}"""'
 

@@ -1,14 +1,15 @@
 """What to export, and everything about it that can be checked before the work starts."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgedc.bundle import Format
 from edgedc.errors import InputError, MissingExtra
 
+from .gguf.quantize import UNQUANTIZED, types_of
 from .model.families import is_known
-from .gguf.quantize import types_of
 from .onnx.to_onnx import check_onnx
 
 QUANTIZATIONS = "f16,q8_0,q4_k_m"
@@ -26,6 +27,7 @@ class Order:
     `adapter` is a LoRA to be added to the model; `prompts` None means those of microworld; `calibrate` names questions
     for an importance matrix; with `max_drop`, a share, the smallest GGUF type is chosen that loses no more than that.
     `llama_cpp` is a checkout of llama.cpp, for families that edgedc does not convert itself.
+    `recipe` is for the manifest: every flag, and where its value came from.
     """
 
     formats: tuple[Format, ...]
@@ -38,6 +40,7 @@ class Order:
     max_drop: float | None = None
     llama_cpp: Path | None = None
     gated: bool = True
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     @property
     def types(self) -> list[str]:
@@ -45,6 +48,16 @@ class Order:
         return types_of(
             QUANTIZATIONS if self.quantizations is None else self.quantizations, calibrated=self.calibrate is not None
         )
+
+    @property
+    def needs_f16(self) -> bool:
+        """Whether a GGUF in f16 is made, which the quantised types come from."""
+        return self.max_drop is not None or bool(set(self.types) - {"f32", "bf16"})
+
+    @property
+    def compares(self) -> bool:
+        """Whether the gate has anything to do: it runs on the CPU, and cannot run graphs for CUDA."""
+        return self.gated and ("gguf" in self.formats or self.provider == "cpu")
 
     @property
     def graphs(self) -> list[str]:
@@ -58,7 +71,11 @@ def check_order(model: Path, order: Order) -> None:
         for package in PACKAGES[use]:
             _need(package, package)
     if "gguf" in order.formats:
-        _ = order.types
+        if order.calibrate and order.max_drop is None and set(order.types) <= set(UNQUANTIZED):
+            raise InputError(
+                f"--calibrate fits quantised types, and {', '.join(order.types)} is none: leave it out, or name one "
+                "with --quantization"
+            )
     elif order.calibrate or order.max_drop is not None:
         raise InputError("--calibrate and --max-drop are about GGUF types: add --format gguf")
     if order.max_drop is not None and (not order.gated or order.quantizations is not None):

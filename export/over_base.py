@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, check_model_folder, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, InputError
+from edgedc.files import scratch_folder
 
 _OF_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", CHAT_TEMPLATE)
 _OF_BASE = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
@@ -24,8 +25,7 @@ def over_base(base: Path, adapter: Path) -> Iterator[Path]:
     The tokenizer is the adapter's own where it has one, as `edgedc train` saves it, else the base's. An error that
     names a file of the folder is told with the file that it stands for.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch_folder(Path(tempfile.gettempdir()) / "edgedc-base") as folder:
         _fill(folder, base, adapter)
         try:
             yield folder
@@ -33,7 +33,7 @@ def over_base(base: Path, adapter: Path) -> Iterator[Path]:
             text = str(error)
             for link in folder.iterdir():
                 text = text.replace(str(link), str(link.resolve()) if link.is_symlink() else str(adapter / link.name))
-            error.args = (text.replace(scratch, str(base)),)
+            error.args = (text.replace(str(folder), str(base)),)
             raise
 
 

@@ -12,6 +12,7 @@ from edgedc.backends.chat import first_token, read_chat_template, read_special_i
 from edgedc.bundle import Artifact, Manifest, hashes_beside
 from edgedc.files import write_text
 
+from .gguf.tensors import read_tensors
 from .ollama import modelfile
 
 REPORT, CARD, MODELFILE = "export_report.json", "README.md", "Modelfile"
@@ -46,13 +47,16 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
     if artifact := _for_ollama(manifest):
         text, reason = _modelfile(folder, manifest, artifact)
         write_text(folder / MODELFILE, text)
-    write_text(folder / REPORT, json.dumps(report(manifest, reason), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / REPORT, json.dumps(report(folder, manifest, reason), indent=2, ensure_ascii=False) + "\n")
     write_text(folder / CARD, model_card(manifest))
     return dataclasses.replace(manifest, files=hashes_beside(folder, manifest.artifacts))
 
 
-def report(manifest: Manifest, no_ollama_template: str | None = None) -> dict[str, Any]:
-    """Every figure of an export. `no_ollama_template` says why the Modelfile has none."""
+def report(folder: Path, manifest: Manifest, no_ollama_template: str | None = None) -> dict[str, Any]:
+    """Every figure of an export, and what each tensor of a GGUF in `folder` really became, which fills pages.
+
+    `no_ollama_template` says why the Modelfile has none.
+    """
     return {
         "model": manifest.name,
         "base": manifest.base,
@@ -68,8 +72,15 @@ def report(manifest: Manifest, no_ollama_template: str | None = None) -> dict[st
         "edgedc": manifest.edgedc,
         "python": platform.python_version(),
         "packages": _versions(),
-        "artifacts": [dataclasses.asdict(artifact) for artifact in manifest.artifacts],
+        "artifacts": [dataclasses.asdict(a) | _tensors(folder, a) for a in manifest.artifacts],
     }
+
+
+def _tensors(folder: Path, artifact: Artifact) -> dict[str, Any]:
+    if artifact.format != "gguf":
+        return {}
+    rows = [dataclasses.asdict(tensor) for tensor in read_tensors(folder / artifact.path)]
+    return {"tensors": {row.pop("name"): row for row in rows}}
 
 
 def model_card(manifest: Manifest) -> str:
@@ -120,16 +131,36 @@ def _table(artifacts: Sequence[Artifact]) -> str:
                 _figure(a.details.get("bits_per_weight"), ".2f"),
                 *(_figure(a.gate.get(key), ".1%") for key in ("text", "decomposition", "top1")),
                 _figure(a.gate.get("kl"), ".1e"),
-                "not run" if a.passed is None else "passed" if a.passed else f"FAILED: {', '.join(a.gate['failed'])}",
+                verdict(a) if a.passed is not False else f"FAILED: {', '.join(a.gate['failed'])}",
             )
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def verdict(artifact: Artifact) -> str:
+    """In words, with the reason where there is none."""
+    if artifact.passed is not None:
+        return "passed" if artifact.passed else "FAILED"
+    reason = artifact.details.get("not_gated")
+    return f"not gated ({reason})" if reason else "not gated"
+
+
 def _how(artifacts: Sequence[Artifact]) -> str:
-    gate = next((a.gate for a in artifacts if a.gate), None)
-    if gate is None:
-        return "The artifacts were not compared with the model (`--no-gate`)."
+    said = []
+    if gate := next((a.gate for a in artifacts if a.gate), None):
+        said.append(_compared(gate))
+    if halves := sorted({a.gate.get("reference_dtype", "float32") for a in artifacts if a.gate} - {"float32"}):
+        said.append(
+            f"For want of memory the model was held in {', '.join(halves)}: no limit is tighter than that type's."
+        )
+    if any(a.details.get("not_gated") == "no GPU" for a in artifacts):
+        said.append("Graphs for CUDA were built where nothing could run them: they were not compared with the model.")
+    if any(a.details.get("not_gated") == "--no-gate" for a in artifacts):
+        said.append("Artifacts made with `--no-gate` were not compared with the model.")
+    return " ".join(said)
+
+
+def _compared(gate: dict[str, Any]) -> str:
     return (
         f"On {gate['questions']} questions of the task, decoded greedily, and {gate['odd_strings']} strings that "
         f"tokenizers disagree about: rendered prompts, token ids, special tokens and template must be equal. Top-1 and "

@@ -1,7 +1,6 @@
 """Makes a bundle: the artifacts asked for, each through the gate, and the manifest last."""
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,25 +9,28 @@ from pathlib import Path
 from edgedc.backends.chat import raw_prompts, read_chat_template
 from edgedc.bundle import Artifact, Manifest, write_manifest
 from edgedc.errors import InputError
-from edgedc.files import staged_folder
+from edgedc.files import scratch_folder, staged_folder
 
-from .model.adapter import with_adapter
 from .artifacts import Say, Weights, make_gguf, make_onnx
 from .gate.candidates import Measured, candidate_types, choose, measured, model_right
-from .model.families import is_known, read_architecture
 from .gate.gate import gate
-from .gguf.tensors import read_tensors
+from .gate.memory import available_memory, reference_dtype
+from .gate.observe import Reference, reference_of
+from .gate.prompts import Prompt, prompts_for
 from .gguf.imatrix import Importance, importance
 from .gguf.llama_cpp import find_converter
-from .gate.observe import Reference, reference_of
+from .gguf.tensors import read_tensors
+from .model.adapter import with_adapter
+from .model.families import is_known, read_architecture
+from .model.weights import open_weights
 from .order import Order, check_order
 from .over_base import over_base
-from .gate.prompts import Prompt, prompts_for
 from .report import finish
+from .room import check_room, needed_bytes
 from .staging import bundle_manifest, kept_artifacts, link_all, with_artifacts, without_replaced, write_companions
-from .model.weights import open_weights
 
 NOTICE_S = 5.0
+NO_GATE, NO_GPU = "--no-gate", "no GPU"  # why an artifact was not gated, as the manifest has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Work:
     """A bundle in the making: where it is staged, what it is made of, and what it is compared with.
 
     `scratch` is on the same disk, and gone at the end. `kept` are artifacts of an older bundle of the same model.
+    `dtype` is torch's name of the precision in which the model is held that artifacts are compared with.
     """
 
     order: Order
@@ -44,6 +47,7 @@ class Work:
     kept: list[Artifact]
     prompts: list[Prompt]
     calibration: list[Prompt]
+    dtype: str
     stage: Path
     scratch: Path
     say: Say
@@ -65,17 +69,20 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         if order.adapter:
             whole = stack.enter_context(over_base(model, order.adapter))
         manifest = bundle_manifest(whole, model.resolve().name, order.adapter)
+        manifest = dataclasses.replace(manifest, recipe=manifest.recipe | {"export": order.recipe})
         check_order(whole, order)
         kept = kept_artifacts(out, manifest)
         prompts = prompts_for(manifest, order.prompts) if order.gated else []
         calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
         weights = _weights(whole, manifest.name, order, say)
+        dtype = reference_dtype(whole, available_memory(), say) if order.compares else "float32"
+        check_room(out, needed_bytes(order, weights.sources, sum(prompt.generate for prompt in prompts)))
         stage = stack.enter_context(staged_folder(out))
         if kept:
             link_all(out, stage)
         write_companions(whole, stage, manifest)
-        with tempfile.TemporaryDirectory(prefix=f"{stage.name}.", dir=stage.parent) as scratch:
-            made = _make(Work(order, weights, manifest, kept, prompts, calibration, stage, Path(scratch), say))
+        with scratch_folder(out) as scratch:
+            made = _make(Work(order, weights, manifest, kept, prompts, calibration, dtype, stage, scratch, say))
         manifest = finish(stage, with_artifacts(manifest, [*without_replaced(stage, kept, made), *made]))
         write_manifest(stage, manifest)
     return manifest, made
@@ -101,7 +108,7 @@ def _make(work: Work) -> list[Artifact]:
     order, made = work.order, []
     matrix = None
     if "gguf" in order.formats:
-        if order.calibrate or order.max_drop is not None or set(order.types) - {"f32", "bf16"}:
+        if order.needs_f16:
             work.weights.to_gguf(work.f16, "f16")
         matrix = _calibrated(work)
         if order.max_drop is None:
@@ -112,8 +119,8 @@ def _make(work: Work) -> list[Artifact]:
             made.append(
                 make_onnx(work.weights.model, work.stage, precision, order.provider, context, parameters, work.say)
             )
-    if not order.gated:
-        return made
+    if not order.compares:
+        return [_ungated(work, artifact) for artifact in made]
     tick = _ticker("reference", len(work.prompts), work.say)
     with reference_of(
         work.weights.model,
@@ -121,6 +128,7 @@ def _make(work: Work) -> list[Artifact]:
         work.manifest.context_length,
         work.scratch,
         adapter=order.adapter,
+        dtype=work.dtype,
         on_prompt=tick,
     ) as reference:
         smallest = [] if order.max_drop is None else [_smallest(work, matrix, order.max_drop, reference)]
@@ -157,13 +165,19 @@ def _gated(work: Work, made: list[Artifact], reference: Reference) -> list[Artif
     judged = []
     for artifact in made:
         if artifact.details.get("provider") == "cuda":
-            work.say(f"{artifact.path}: not gated: edgedc runs graphs for CUDA on the machine that has it")
-            judged.append(artifact)
+            judged.append(_ungated(work, artifact))
             continue
         tick = _ticker(f"{artifact.path}: gate", len(work.prompts), work.say)
         result = gate(work.stage, artifact, work.prompts, reference, work.manifest.context_length, tick)
         judged.append(dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result)))
     return judged
+
+
+def _ungated(work: Work, artifact: Artifact) -> Artifact:
+    reason = NO_GPU if work.order.gated else NO_GATE
+    if reason == NO_GPU:
+        work.say(f"{artifact.path}: not gated (no GPU): the gate runs graphs on the CPU, and this one is for CUDA")
+    return dataclasses.replace(artifact, details=artifact.details | {"not_gated": reason})
 
 
 def _show_gate(work: Work, made: list[Artifact]) -> None:

@@ -14,8 +14,8 @@ from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, Artifact, Manifest, now, read
 from edgedc.errors import InputError
 from edgedc.files import read_object, sha256_of
 
-from .model.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from .gguf.vocab import read_chat_template
+from .model.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from .model.weights import open_weights
 
 # What a backend needs beside the weights; those that the model has are copied.

@@ -25,10 +25,10 @@ from export.gate.candidates import (
     parse_drop,
     share_right,
 )
-from export.gguf.tensors import StoredTensor
 from export.gate.observe import reference_of
 from export.gate.prompts import Prompt
 from export.gguf.quantize import contents, quantize, types_of
+from export.gguf.tensors import StoredTensor
 
 CONTEXT = 512
 

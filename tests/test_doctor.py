@@ -171,7 +171,8 @@ def test_an_artifact_that_ends_its_process_is_a_row(copy: Path) -> None:
 
 def test_what_cannot_be_checked_is_skipped_and_says_why(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ungated(artifact: Artifact) -> Artifact:
-        return dataclasses.replace(artifact, gate={}, passed=None if artifact.format == "gguf" else False)
+        passed = None if artifact.format == "gguf" else False
+        return dataclasses.replace(artifact, gate={}, passed=passed, details={"not_gated": "--no-gate"})
 
     rewrite(
         copy,
@@ -181,7 +182,7 @@ def test_what_cannot_be_checked_is_skipped_and_says_why(copy: Path, monkeypatch:
     )
     done = checks(copy)
     assert done[GGUF, "smoke prompt"][0] == done[GGUF, "BOS/EOS"][0] == done["other files", "sha256"][0] == "skipped"
-    assert "without the gate" in done[GGUF, "smoke prompt"][1]
+    assert "it was not gated (--no-gate)" in done[GGUF, "smoke prompt"][1]
     assert done[ONNX, "smoke prompt"] == ("skipped", "it failed its gate when it was exported")
     found = edgedc.doctor.importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "llama_cpp" else found(name))

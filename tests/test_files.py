@@ -1,3 +1,4 @@
+import platform
 import signal
 import subprocess
 import sys
@@ -163,6 +164,70 @@ with staged_folder(Path({str(path)!r})) as stage:
     assert (path / "weights").read_text() == "old"
     made(path, "new")
     assert (path / "weights").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_staged_is_removed_by_the_next_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "student"
+    job = f"""
+import os, signal, sys
+from pathlib import Path
+from edgedc.files import scratch_folder, staged_folder
+with staged_folder(Path({str(path)!r})) as stage, scratch_folder(Path({str(path)!r})):
+    print("staged", flush=True)
+    sys.stdin.readline()
+"""
+    start = [sys.executable, "-c", job]
+    with (
+        subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed,
+        subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living,
+    ):
+        for process in (killed, living):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"staged\n"
+        killed.kill()
+        killed.wait(60)
+        elsewhere = tmp_path / f".student.{killed.pid}@another-machine.x"
+        elsewhere.mkdir()
+        others = [tmp_path / ".student.notes", tmp_path / f".students.{killed.pid}@{platform.node()}"]
+        for other in others:
+            other.write_text("mine")
+        made(path, "new")
+        left = {name.name for name in tmp_path.iterdir()} - {"student", elsewhere.name, *(o.name for o in others)}
+        assert len(left) == 2
+        assert all(name.startswith(f".student.{living.pid}@") for name in left)
+        living.kill()
+        living.wait(60)
+    made(path, "newer")
+    assert {name.name for name in tmp_path.iterdir()} == {"student", elsewhere.name, *(o.name for o in others)}
+
+
+def test_a_file_that_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.gguf"
+    job = f"""
+import os, signal
+from pathlib import Path
+from edgedc.files import beside
+with beside(Path({str(path)!r})) as file:
+    file.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", job], timeout=60, check=False).returncode == -signal.SIGKILL
+    assert [left.name.startswith(".weights.gguf.") for left in tmp_path.iterdir()] == [True]
+    write_text(path, "whole")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_taken_away_by_a_kill_between_two_renames_comes_back(tmp_path: Path) -> None:
+    """Where folders cannot be swapped at one stroke, there is a moment without either."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    path = tmp_path / "student"
+    made(path, "old")
+    path.rename(tmp_path / f".student.{gone.pid}@{platform.node()}.x.old")
+    with pytest.raises(ZeroDivisionError), staged_folder(path):
+        _ = 1 // 0
+    assert (path / "weights").read_text() == "old"
 
 
 def test_a_folder_that_edgedc_did_not_make_is_refused(tmp_path: Path) -> None:

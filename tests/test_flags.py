@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from edgedc.flags import flag, flags
+from edgedc.flags import flag, flags, sources
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,32 @@ def test_help_shows_what_is_set_unless_told_otherwise() -> None:
     assert "--max-steps INTEGER Steps to take. [default: 100]" in text
     assert "[plain|bold]" in text
     assert "--name TEXT A name. --" in text  # an empty default is not shown
+
+
+@dataclass(frozen=True)
+class Noted:
+    limit: int | None = flag(7, "A limit, or none.")
+    style: Literal["plain", "bold"] | None = flag("bold", "A style, or none.")
+    rate: float = flag(1.0, "A rate.")
+    sources: dict[str, str] = sources()
+
+
+@click.command()
+@flags(Noted)
+def noted(noted: Noted) -> None:
+    click.echo(repr(noted))
+
+
+def test_what_may_be_none_takes_the_word() -> None:
+    result = CliRunner().invoke(noted, ["--limit", "none", "--style", "NONE"])
+    assert result.output.startswith("Noted(limit=None, style=None, rate=1.0,")
+    assert CliRunner().invoke(noted, ["--rate", "none"]).exit_code == 2
+    text = CliRunner().invoke(noted, ["--help"]).output
+    assert "--limit [INTEGER|none]" in text
+    assert "--style [plain|bold|none]" in text
+
+
+def test_a_class_that_asks_for_it_is_told_where_each_value_came_from() -> None:
+    result = CliRunner().invoke(noted, ["--limit", "3"])
+    assert "sources={'limit': 'flag', 'style': 'default', 'rate': 'default'}" in result.output
+    assert Noted(3) == Noted(3, sources={"limit": "flag"})  # not part of what a setting is

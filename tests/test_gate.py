@@ -25,8 +25,8 @@ from export.gate.gate import THRESHOLDS, Limits, compare, gate
 from export.gate.observe import Observation, Observed, Reference, observe, reference_of
 from export.gate.prompts import ODD_STRINGS, Prompt, prompts_for
 from export.gguf.quantize import TYPES
-from export.ship import Order, ship
 from export.onnx.to_onnx import PRECISIONS
+from export.ship import Order, ship
 
 QUESTIONS = [Prompt(q, decompose_messages(q, style="compact-1", cap=3)) for q in ("How many apples?", "Who paid 12?")]
 PROMPTS = [*QUESTIONS, *(Prompt(t, [{"role": "user", "content": t}], generate=False) for t in ODD_STRINGS)]

@@ -12,14 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from test_export import edit_json, make_model, make_tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from edgedc.backends.llamacpp import LlamaCppBackend
+from edgedc.bundle import read_manifest
+from edgedc.cli import cli
 from edgedc.errors import InputError
-from export.gguf.vocab import TokenType, read_chat_template, read_vocab
 from export.gguf.to_gguf import to_gguf
+from export.gguf.vocab import TokenType, read_chat_template, read_vocab
 from export.gguf.vocab_bpe import PRE_TOKENIZERS
 from export.gguf.vocab_spm import BYTES, merge_scores
 
@@ -33,6 +38,7 @@ PIECES = [
     *ADDED, "<unk>", "<0x0A>", "don't", "'LL", "'re", "I'", " 123456", "7", "½", "²", "٣", "  ", "   ", "\n", "\n\n",
     "\r\n", "\t", "…", "é", "É", "e\u0301", "हिन्दी", "二", "🙂", "👩‍👩‍👧", "\u00a0", "\u3000", "\u2028", "\u0085",
     "\x00", "\u200b",
+    "\u0301", "\u0338", "\u0327", "\u1112\u1161\u11ab", "\u212b", "\u2126", "\u0958", "\ufb1d",
     "▁", "▁▁", "a", "aaa", "the", "ing", " The", "apples", "...", "--", "Ġ", "€", "$5", "<|", "|>", "<", ">", "\ufeff",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=8).map("".join)
@@ -40,23 +46,22 @@ texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=8).map(
 # A process of its own: reads JSON strings by line, answers each with its tokens and their text.
 CHILD = """
 import ctypes, json, sys
+from pathlib import Path
 import llama_cpp
+from edgedc.backends.llamacpp_vocab import LlamaVocab
 quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
 llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
 params = llama_cpp.llama_model_default_params()
 params.vocab_only = True
 model = llama_cpp.llama_model_load_from_file(sys.argv[1].encode(), params)
-vocab = llama_cpp.llama_model_get_vocab(model)
+vocab = LlamaVocab(model, Path(sys.argv[1]))
 for line in sys.stdin:
-    text = json.loads(line).encode()
-    ids = (llama_cpp.llama_token * (len(text) + 8))()
-    count = llama_cpp.llama_tokenize(vocab, text, len(text), ids, len(ids), False, True)
-    print(json.dumps(ids[:count]), flush=True)
+    print(json.dumps(vocab.tokenize(json.loads(line))), flush=True)
 """
 
 
 class LlamaCpp:
-    """llama.cpp's tokenizer of a GGUF, in a child process that may die."""
+    """The tokenizer of a GGUF, in a child process that may die."""
 
     def __init__(self, path: Path) -> None:
         self._process = subprocess.Popen(
@@ -125,6 +130,14 @@ def byte_level(name: str) -> Tokenizer:
         vocab_size=800, special_tokens=ADDED, initial_alphabet=alphabet, show_progress=False, max_token_length=12
     )
     tokenizer.train_from_iterator([text[k : k + 40] for text in TEXTS for k in range(0, len(text), 23)], trainer)
+    tokenizer.pre_tokenizer = splitting(steps)
+    row = json.loads(tokenizer.to_str())
+    row["model"]["ignore_merges"] = whole_words
+    row["model"]["merges"] = row["model"]["merges"][:-100]  # words that only ignore_merges finds
+    return Tokenizer.from_str(json.dumps(row))
+
+
+def splitting(steps: tuple[tuple[Any, ...], ...]) -> pre_tokenizers.PreTokenizer:
     made: list[Any] = []
     for step in steps:
         if step[0] == "Digits":
@@ -133,11 +146,13 @@ def byte_level(name: str) -> Tokenizer:
             made.append(pre_tokenizers.Split(Regex(step[1]), step[2].lower(), invert=step[3]))
         else:
             made.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=step[1]))
-    tokenizer.pre_tokenizer = made[0] if len(made) == 1 else pre_tokenizers.Sequence(made)
-    row = json.loads(tokenizer.to_str())
-    row["model"]["ignore_merges"] = whole_words
-    row["model"]["merges"] = row["model"]["merges"][:-100]  # words that only ignore_merges finds
-    return Tokenizer.from_str(json.dumps(row))
+    return made[0] if len(made) == 1 else pre_tokenizers.Sequence(made)
+
+
+def composing(name: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(byte_level(name).to_str())
+    tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
 
 
 @cache
@@ -184,6 +199,7 @@ SENTENCEPIECE = ("prepend", "gemma", "never", "first")
 def test_llama_cpp_makes_the_tokenizers_tokens(tmp_path: Path) -> None:
     tokenizers = {name: byte_level(name) for name in PRE_TOKENIZERS.values()}
     tokenizers |= {spaces: sentencepiece_like(spaces) for spaces in SENTENCEPIECE}
+    tokenizers |= {f"{name}, NFC": composing(name) for name in ("qwen2", "smollm")}
     with ExitStack() as stack:
         pairs = {
             name: (tokenizer, stack.enter_context(converted(write_model(tmp_path / name, tokenizer))))
@@ -201,6 +217,41 @@ def test_sentencepiece_fields(spaces: str, tmp_path: Path) -> None:
     assert vocab.add_space_prefix is (spaces == "prepend")
     assert vocab.types[:6] == (TokenType.UNKNOWN, *[TokenType.CONTROL] * 4, TokenType.BYTE)
     assert vocab.types[-1] == TokenType.UNUSED
+
+
+@pytest.mark.parametrize("name", ["student of Phi-3", "phi3", "a-Modern-BERT"])
+def test_llama_cpp_makes_nothing_of_the_models_name(name: str, tmp_path: Path) -> None:
+    """It would drop the spaces behind special tokens, or not load for want of some."""
+    tokenizer = byte_level("gpt-2")
+    model = write_model(tmp_path / "model", tokenizer)
+    to_gguf(model, model / "out.gguf", name)
+    llama = LlamaCpp(model / "out.gguf")
+    for text in ("<|user|> a", "<|end|>\n\n  a</s> b", "<s> <|user|> "):
+        assert llama.ids(text) == tokenizer.encode(text).ids
+    llama.close()
+
+
+def test_normalizing_leaves_special_tokens_whole(tmp_path: Path) -> None:
+    """The stroke would make one character of itself and a token's last: tokens are taken out first."""
+    tokenizer = composing("qwen2")
+    with converted(write_model(tmp_path / "model", tokenizer)) as llama:
+        ids = llama.ids("<|user|>\u0338cafe\u0301<|end|>")
+        assert ids == tokenizer.encode("<|user|>\u0338cafe\u0301<|end|>").ids
+        assert (ids[0], ids[-1]) == (tokenizer.token_to_id("<|user|>"), tokenizer.token_to_id("<|end|>"))
+        assert llama.ids("cafe\u0301") == llama.ids("caf\u00e9") == tokenizer.encode("caf\u00e9").ids
+
+
+def test_a_token_that_normalizing_would_make_is_refused_when_it_comes(tmp_path: Path) -> None:
+    """llama.cpp would find the token; the tokenizer looks for it before it normalizes."""
+    tokenizer = composing("qwen2")
+    tokenizer.add_tokens([AddedToken("<K>", normalized=False)])
+    model = write_model(tmp_path / "model", tokenizer)
+    to_gguf(model, model / "out.gguf", "tiny")
+    backend = LlamaCppBackend(model / "out.gguf")
+    assert backend.tokenize("a<K>") == tokenizer.encode("a<K>").ids
+    with pytest.raises(InputError, match="a prompt spells '<K>' with other characters"):
+        backend.tokenize("a<\u212a>")
+    backend.close()
 
 
 @pytest.mark.parametrize("name", PRE_TOKENIZERS.values())
@@ -224,7 +275,16 @@ def test_gemmas_runs_of_spaces_and_lines(tmp_path: Path) -> None:
     row["added_tokens"] += [{"id": vocab[token], "content": token, **flags} for token in [*runs, *lines]]
     row["added_tokens"].sort(key=lambda token: token["id"])
     tokenizer = Tokenizer.from_str(json.dumps(row))
-    with converted(write_model(tmp_path / "model", tokenizer)) as llama:
+    model = write_model(tmp_path / "model", tokenizer)
+    # tokenizers saves one of the tab's two texts, now this and now that; Google's own file has both
+    for kept in (("\t",), ("<0x09>",), ("\t", "<0x09>")):
+        saved = json.loads((model / "tokenizer.json").read_text("utf-8"))
+        rest = {token: k for token, k in vocab.items() if token not in ("\t", "<0x09>")}
+        saved["model"]["vocab"] = rest | {token: vocab[token] for token in kept}
+        (model / "tokenizer.json").write_text(json.dumps(saved), "utf-8")
+        with converted(model) as llama:
+            assert all(llama.ids("\t" * n + "x") == tokenizer.encode("\t" * n + "x").ids for n in range(9))
+    with converted(model) as llama:
         agree({"gemma": (tokenizer, llama)}, 30)
         for n in range(40):
             for text in (" " * n + "the", "a" + " " * n, "\n" * n + " x", " \n" * n, "\t" * n):
@@ -239,14 +299,21 @@ def from_sentencepiece(path: Path) -> tuple[Tokenizer, dict[str, float]]:
     import sentencepiece
 
     own = sentencepiece.SentencePieceProcessor(str(path))
-    pieces = {own.id_to_piece(k): k for k in range(own.get_piece_size())}
-    scores = {piece: own.get_score(k) for piece, k in pieces.items()}
+    scores = {own.id_to_piece(k): own.get_score(k) for k in range(own.get_piece_size())}
+    tokenizer, merges = merged_by_score(scores)
+    special = [k for k in range(len(scores)) if own.is_control(k) or own.is_unknown(k)]
+    tokenizer.add_special_tokens([own.id_to_piece(k) for k in special])
+    return tokenizer, {t: scores[t] for t in map("".join, merges)}
+
+
+def merged_by_score(scores: dict[str, float]) -> tuple[Tokenizer, list[tuple[str, str]]]:
+    """A tokenizer and its merges from SentencePiece's pieces, in the order of their ids, with their scores."""
+    pieces = {piece: k for k, piece in enumerate(scores)}
     pairs = [(t[:k], t[k:]) for t in pieces for k in range(1, len(t)) if t[:k] in pieces and t[k:] in pieces]
     merges = sorted(pairs, key=lambda pair: (-scores["".join(pair)], -len(pair[0]), -len(pair[1])))
     tokenizer = Tokenizer(models.BPE(pieces, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.add_special_tokens([piece for piece, k in pieces.items() if own.is_control(k) or own.is_unknown(k)])
-    return tokenizer, {t: scores[t] for t in map("".join, pairs)}
+    return tokenizer, merges
 
 
 def check_sentencepiece(path: Path, folder: Path, start: str = "<s>") -> None:
@@ -304,10 +371,15 @@ def refused(model: Path, message: str) -> None:
         (lambda row: row["model"].update(type="Unigram"), "not a tokenizer that can be read|Unigram"),
         (lambda row: row["pre_tokenizer"].update(add_prefix_space=True), "pre-tokenizer"),
         (lambda row: row.update(normalizer={"type": "Lowercase"}), r"normalizer \(Lowercase\)"),
+        (lambda row: row.update(normalizer={"type": "NFKC"}), r"normalizer \(NFKC\)"),
+        (lambda row: (row.update(normalizer={"type": "NFC"}), row["added_tokens"][2].update(normalized=True)),
+         "sought in normalized text"),
         (lambda row: row["added_tokens"][2].update(lstrip=True), r"lstrip of the token '<\|user\|>'"),
         (lambda row: row["model"]["vocab"].update({"<|im_end|>": 1900}), r"reads '<\|im_end\|>' in a text"),
         (lambda row: row["added_tokens"].append({**row["added_tokens"][0], "id": 1900, "content": "[PAD1950]"}),
          "two tokens"),
+        (lambda row: row["added_tokens"].append({**row["added_tokens"][0], "id": 1900, "content": "<|tool_response>"}),
+         "reads '</s>' as text"),
         (lambda row: row["added_tokens"].extend(
             {**row["added_tokens"][0], "id": 1900 + k, "content": text} for k, text in enumerate(("<<ab", "abc>>"))
         ), "in another way where they meet"),
@@ -393,3 +465,15 @@ def test_scores_exist_or_are_refused(picks: list[tuple[int, int]], random: Any) 
         for letters in product(SYMBOLS, repeat=length):
             text = "".join(letters)
             assert spm(text, {**dict.fromkeys(tokens[2:], -1e9), **scores}) == tokenizer.encode(text).tokens
+
+
+def test_a_qwen_goes_through_the_gate_with_text_that_is_not_composed(tmp_path: Path) -> None:
+    """The quantiser copies the key that says NFC."""
+    model = make_model(tmp_path / "model", "qwen2", hidden=64, intermediate_size=96, max_position_embeddings=1024)
+    make_tokenizer(model, "qwen2")
+    edit_json(model / "tokenizer.json", normalizer={"type": "NFC"})
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"question": "How many cafe\u0301s, and how many tables?"}))
+    order = ["--quantization", "f32,q8_0", "--prompts", tmp_path / "prompts.jsonl", model, tmp_path / "bundle"]
+    CliRunner().invoke(cli, ["export", *map(str, order)])
+    exact, eight_bit = read_manifest(tmp_path / "bundle").artifacts
+    assert (exact.passed, exact.gate["token_ids"], eight_bit.gate["token_ids"]) == (True, 1.0, 1.0)

@@ -1,4 +1,7 @@
 import json
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,35 @@ def test_a_budget_is_never_exceeded_even_by_calls_in_flight() -> None:
 def test_a_ceiling_is_an_amount(ceiling: float) -> None:
     with pytest.raises(InputError, match="--max-cost"):
         Budget(ceiling, PRICE)
+
+
+def test_threads_share_a_ceiling_and_wait_for_one_another() -> None:
+    """Worst cases of three calls do not fit side by side; what they really cost does."""
+    budget, most = Budget(0.01, PRICE), []
+
+    def call(_: int) -> bool:
+        try:
+            worst = budget.reserve(0, 400, wait=True)  # $0.004
+        except BudgetError:
+            return False
+        most.append(budget.spent + budget.reserved)
+        threading.Event().wait(0.002)
+        budget.settle(worst, 0.0001)
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(call, range(100)))
+    assert max(most) <= 0.01
+    assert budget.spent == pytest.approx(0.0001 * sum(made))
+    assert 60 <= sum(made) <= 61  # the last one leaves less than its worst case
+    assert budget.reserved == 0
+
+
+def test_a_worker_gets_its_part_of_what_is_left() -> None:
+    budget = Budget(0.01, PRICE, spent=0.006)
+    part = budget.part(0.5)
+    with pytest.raises(BudgetError, match=r"\$0.008000 of --max-cost \$0.010000"):
+        part.reserve(0, 201)
+    part.reserve(0, 199)
+    assert budget.part(1.0).spent == 0.006
+    assert Budget(math.inf, PRICE, spent=1.0).part(0.5).reserve(10**9, 10**9) > 1000

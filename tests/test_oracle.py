@@ -1,5 +1,6 @@
 """For every family and type, what edgedc writes is what llama.cpp's own converter writes."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -20,9 +21,9 @@ from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import EdgedcError, InputError
-from export.model.families import is_known
-from export.gguf.llama_cpp import convert_with_llama_cpp, find_converter
+from export.gguf.llama_cpp import KEPT, convert_with_llama_cpp, fetch, find_converter
 from export.gguf.to_gguf import to_gguf
+from export.model.families import is_known
 
 pytestmark = pytest.mark.oracle
 
@@ -76,13 +77,22 @@ for model, out, kind in json.loads(sys.argv[2]):
 """
 
 
-@pytest.fixture(scope="module")
-def llama_cpp() -> Path:
+def llama_cpp_source(cache: pytest.Cache) -> Path:
+    """llama.cpp's own converter and the vocabularies of its tests, fetched once for all tests that compare with it."""
     given = os.environ.get("EDGEDC_LLAMA_CPP")
+    version = importlib.metadata.version("llama-cpp-python")
+    folder = Path(given) if given else cache.mkdir("llama.cpp") / version
     try:
-        return find_converter(Path(given) if given else None, print)
-    except EdgedcError as error:
+        if not given and not folder.is_dir():
+            fetch(version, folder, (*KEPT, "models"))
+        return find_converter(folder, print)
+    except (EdgedcError, KeyError) as error:
         pytest.skip(f"llama.cpp's own converter is not at hand: {error}")
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(request: pytest.FixtureRequest) -> Path:
+    return llama_cpp_source(request.config.cache)
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,8 @@ def test_interactive_asks_one_by_one_and_fills_in_what_was_answered() -> None:
         ("No decomposition", "not_needed", "no decomposition is needed"),
         ("I would rather not.", "unparsed", "I would rather not."),
         (said("1. How many eggs are la", "length"), "unparsed", "cut at 256 tokens"),
+        (said("1. How many eggs are la", "content_filter"), "unparsed", "How many eggs are la"),
+        (said("1. I can't help with eggs.", "refusal"), "unparsed", "I can't help with eggs."),
     ],
 )
 def test_without_subquestions_the_mode_becomes_cot_and_the_notes_say_why(

@@ -1,6 +1,6 @@
 import pytest
 
-from edgedc.decomposition import decomposition_of
+from edgedc.decomposition import decomposition_of, parse
 from edgedc.prompts import STYLES, Style, decompose_messages, final_answer, solve_messages, step_messages
 
 
@@ -24,6 +24,21 @@ def test_the_cap_reads_as_english() -> None:
     assert "no more than one subquestion is formulated" in said(1)
     assert "no more than three subquestions are formulated" in said(3)
     assert "no more than 12 subquestions are formulated" in said(12)
+
+
+def test_the_worked_example_stands_before_the_question_and_keeps_to_the_cap() -> None:
+    def said(cap: int | None) -> str:
+        return decompose_messages("How many?", "Two eggs.", style="instruct-1", cap=cap, shots=1)[0]["content"]
+
+    for cap in (None, 2, 3, 4):
+        bare = decompose_messages("How many?", "Two eggs.", style="instruct-1", cap=cap)[0]["content"]
+        example = said(cap).removeprefix(bare.partition(" Context: ")[0]).partition("\nContext: ")[0]
+        assert len(parse(example.partition("return:")[2].partition("\n\n")[0]).subquestions) == 2
+        assert said(cap).endswith("\nContext: Two eggs.\nQuestion: How many?")
+        assert said(cap).count("Question: ") == 1
+    for style, cap in (("compact-1", 3), ("instruct-1", 1)):
+        with pytest.raises(ValueError, match="examples"):
+            decompose_messages("How many?", style=style, cap=cap, shots=1)
 
 
 def test_every_way_to_solve_asks_for_a_marked_answer() -> None:

@@ -16,9 +16,9 @@ from edgedc.decomposition import render
 from edgedc.errors import EdgedcError, InputError
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import Problem, problems
-from export.gguf.tensors import StoredTensor, read_tensors
 from export.gguf.imatrix import Importance, collect, importance
 from export.gguf.quantize import contents, estimate, fallback, quantize, types_of
+from export.gguf.tensors import StoredTensor, read_tensors
 from export.gguf.to_gguf import to_gguf
 
 

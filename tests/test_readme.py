@@ -8,6 +8,7 @@ import click
 import pytest
 
 from edgedc.cli import VERBS, cli
+from edgedc.recipes import known_recipes
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text("utf-8") + (ROOT / "benchmarks" / "README.md").read_text("utf-8")
@@ -25,6 +26,12 @@ def test_every_command_parses(verb, args):
     """Click reads the whole line, and would complain of an unknown flag, choice or argument; nothing is run."""
     command = cli.get_command(click.Context(cli), verb)
     command.make_context(verb, shlex.split(args))
+
+
+def test_every_recipe_exists():
+    """`--recipe` is read when the line is parsed; what `edgedc distill` names is not."""
+    named = [shlex.split(args)[0] for verb, args in COMMANDS if verb == "distill"]
+    assert [name for name in named if not name.endswith(".toml") and name not in known_recipes()] == []
 
 
 def test_every_make_target_exists():

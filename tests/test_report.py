@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,23 @@ PLAIN = {
     "{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"
     "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + ' ' + eos_token }}{% else %}"
     "{{ '<<SYS>>' + m['content'] }}{% endif %}{% endfor %}",
+    "llama 3": "{% for m in messages %}{% set content = '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
+    "+ m['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
+    "{{ content }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}",
+    "gemma": "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}"
+    "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
+    "{% else %}{% set role = message['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}",
+    "zephyr": "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '<|user|>\n' + message['content'] + eos_token }}{% elif message['role'] == 'system' %}"
+    "{{ '<|system|>\n' + message['content'] + eos_token }}{% elif message['role'] == 'assistant' %}"
+    "{{ '<|assistant|>\n' + message['content'] + eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
+    "quotes": "{% for m in messages %}{{ m['role'] + ': \"' + m['content'] + '\"\n' }}{% endfor %}assistant: ",
+    "one brace": "{% for m in messages %}{{ m['role'] + '={' + m['content'] + '}\n' }}{% endfor %}assistant={",
+    "three braces": "{% for m in messages %}{{ '{{{' + m['role'] + '}}} {{{' + m['content'] + '}}}\n' }}{% endfor %}>",
     "braces": "{% for m in messages %}{{ '{{' + m['role'] + '}} ' + m['content'] + '\n' }}{% endfor %}"
     "{{ '{{assistant}} ' }}",
 }
@@ -39,6 +58,7 @@ BRANCHING = {
     "drops replies": "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}\n{% endfor %}A:",
     "the date": "{{ strftime_now('%d') }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}A:",
     "three quotes": '{% for m in messages %}{{ m[\'role\'] }}: """{{ m[\'content\'] }}"""\n{% endfor %}A:',
+    "a quote at the end": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}A: \"",
     "invisible": "{% for m in messages %}{{ m['role'] }}:\u00a0{{ m['content'] }}\n{% endfor %}A:",
 }
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -54,35 +74,60 @@ def chat(template: str) -> ChatTemplate:
     return ChatTemplate(template, TOKENS, "here")
 
 
-def go_render(template: str, messages: list[Message]) -> str:
-    """What Go's text/template makes of one as modelfile() writes it: as Ollama gives it .System and .Messages."""
-    system = "".join(m["content"] for m in messages if m["role"] == "system")
-    found = re.fullmatch(
-        r"(?:\{\{ if \.System \}\}(.*?)\{\{ else \}\})?(.*?)(\{\{ end \}\})?\{\{ range \.Messages \}\}"
-        r'\{\{ if eq \.Role "user" \}\}(.*?)\{\{ else if eq \.Role "assistant" \}\}(.*?)\{\{ end \}\}\{\{ end \}\}(.*)',
-        template,
-        re.DOTALL,
-    )
-    assert found, template
-    told, start, _, user, reply, end = found.groups()
-    text = told.replace("{{ .System }}", "\x01") if system and told is not None else start
-    for message in messages:
-        part = {"user": user, "assistant": reply}.get(message["role"], "")
-        text += part.replace("{{ .Content }}", f"\x02{message['role']}")
-        text = text.replace(f"\x02{message['role']}", "\x03" + message["content"].replace("{{", "\x04"))
-    text = (text + end).replace('{{ "{{" }}', "{{")
-    return text.replace("\x01", system).replace("\x03", "").replace("\x04", "{{")
+def probes(name: str) -> list[list[Message]]:
+    return [TALK[1:2], TALK[1:], *([] if name in ("no system", "gemma") else [TALK[:2], TALK])]
+
+
+def go_template(name: str, bos: str | None = None) -> str:
+    text, reason = modelfile("q8_0.gguf", chat(PLAIN[name]), ["<|end|>"], context_length=512, bos=bos)
+    assert reason is None
+    (template,) = re.findall(r'TEMPLATE """(.*?)"""', text, re.DOTALL)
+    return str(template)
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_go_template_gives_what_the_chat_template_gives(name: str) -> None:
-    text, reason = modelfile("q8_0.gguf", chat(PLAIN[name]), ["<|end|>"], context_length=512, bos=None)
-    assert reason is None
-    (template,) = re.findall(r'TEMPLATE """(.*?)"""', text, re.DOTALL)
-    probes = [TALK[1:2], TALK[1:]] + ([] if name == "no system" else [TALK[:2], TALK])
-    for messages in probes:
-        assert go_render(template, messages) == chat(PLAIN[name]).render(messages)
+def test_what_stands_around_messages_is_found(name: str) -> None:
+    for messages in probes(name):
         assert pieces_of(chat(PLAIN[name])).render(messages) == chat(PLAIN[name]).render(messages)
+
+
+def test_a_go_template_is_made_of_it() -> None:
+    """What Go makes of these is tested below, where Go is."""
+    turns = '{{ range .Messages }}{{ if eq .Role "user" }}%s{{ else if eq .Role "assistant" }}%s{{ end }}{{ end }}'
+    assert go_template("tiny") == (
+        "{{ if .System }}<|system|>\n{{ .System }}<|end|>\n{{ else }}{{ end }}"
+        + turns % ("<|user|>\n{{ .Content }}<|end|>\n<|assistant|>", "\n{{ .Content }}<|end|>\n")
+    )
+    bracketed = turns % ("[INST] {{ .Content }} [/INST]", " {{ .Content }} </s><s>")
+    told = "{{ if .System }}<<SYS>>{{ .System }}<s>{{ else }}%s{{ end }}"
+    assert go_template("brackets") == told % "<s>" + bracketed
+    assert go_template("brackets", "<s>") == told % "" + bracketed
+    assert 'user={{ "{" }}{{ .Content }}}' in go_template("one brace")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("go") is None, reason="Go's own text/template needs go: apt install golang-go")
+def test_go_itself_gives_what_the_chat_template_gives(tmp_path: Path) -> None:
+    """Ollama is written in Go; compiling the few lines that stand in for it takes seconds."""
+    program = Path(__file__).parent / "ollama" / "main.go"
+    places = {"GOCACHE": str(tmp_path / "cache"), "GOPATH": str(tmp_path / "go"), "GOFLAGS": "", "GO111MODULE": "off"}
+    jobs, expected = [], []
+    for name, text in PLAIN.items():
+        for bos in (None, TOKENS["bos_token"]):
+            template = go_template(name, bos)
+            for messages in probes(name):
+                jobs.append({"template": template, "messages": messages})
+                expected.append(chat(text).render(messages).removeprefix(bos or ""))
+    said, _ = modelfile("x.gguf", None, [], context_length=512, bos=None)
+    jobs += [{"template": raw, "messages": TALK[1:2]} for raw in re.findall(r'TEMPLATE """(.*?)"""', said, re.DOTALL)]
+    expected.append(TALK[1]["content"] + "\n")
+    done = subprocess.run(
+        ["go", "run", str(program)], input=json.dumps(jobs), env=os.environ | places, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    results = json.loads(done.stdout)
+    assert [row["error"] for row in results] == [""] * len(jobs)
+    assert [row["text"] for row in results] == expected
 
 
 def test_the_modelfile_decodes_as_the_gate_did() -> None:
@@ -103,6 +148,15 @@ def test_a_bos_that_the_engine_writes_is_not_written_twice() -> None:
     assert "<s>" not in text
     text, _ = modelfile("x.gguf", chat(PLAIN["no system"]), [], context_length=512, bos=None)
     assert 'TEMPLATE """<s>' in text
+
+
+def test_a_bos_that_only_the_engine_writes_is_said() -> None:
+    """As for models that were trained without one by a tokenizer that adds it."""
+    said = "# Ollama puts <s> before every prompt, which the chat template does not."
+    for name, extra in (("tiny", True), ("brackets", True), ("no system", False), ("llama 3", False)):
+        text, _ = modelfile("x.gguf", chat(PLAIN[name]), [], context_length=512, bos="<s>")
+        assert (said in text) == extra, name
+        assert said not in modelfile("x.gguf", chat(PLAIN[name]), [], context_length=512, bos=None)[0]
 
 
 @pytest.mark.parametrize("name", BRANCHING)
@@ -145,7 +199,7 @@ MANIFEST = Manifest(
             ("cd" * 32,),
             passed=True,
             gate=GATE | {"top1": 0.999, "kl": 3.9e-5, "failed": []},
-            details={"bits_per_weight": 8.53, "tensors": {"output.weight": "q8_0"}},
+            details={"bits_per_weight": 8.53},
         ),
         Artifact(
             ("student-q2_k.gguf",),
@@ -156,7 +210,15 @@ MANIFEST = Manifest(
             passed=False,
             gate=GATE | {"top1": 0.8, "kl": None, "failed": ["top1", "kl"]},
         ),
-        Artifact(("onnx/model.onnx",), "onnx", "fp32", 600_000_000, ("01" * 32,)),
+        Artifact(
+            ("onnx-int4-cuda/model.onnx",),
+            "onnx",
+            "int4-cuda",
+            600_000_000,
+            ("01" * 32,),
+            details={"not_gated": "no GPU"},
+        ),
+        Artifact(("onnx/model.onnx",), "onnx", "fp32", 600_000_000, ("01" * 32,), details={"not_gated": "--no-gate"}),
     ),
 )
 
@@ -171,8 +233,17 @@ def test_the_card_has_front_matter_and_every_artifact_with_its_figures() -> None
     assert rows == [
         "| `student-q8_0.gguf` | q8_0 | 144.0 | 8.53 | 96.9% | 98.4% | 99.9% | 3.9e-05 | passed |",
         "| `student-q2_k.gguf` | q2_k | 60.0 | - | 96.9% | 98.4% | 80.0% | - | FAILED: top1, kl |",
-        "| `onnx/model.onnx` | fp32 | 600.0 | - | - | - | - | - | not run |",
+        "| `onnx-int4-cuda/model.onnx` | int4-cuda | 600.0 | - | - | - | - | - | not gated (no GPU) |",
+        "| `onnx/model.onnx` | fp32 | 600.0 | - | - | - | - | - | not gated (--no-gate) |",
     ]
+    assert "Graphs for CUDA were built where nothing could run them" in card
+    assert "Artifacts made with `--no-gate` were not compared" in card
+    halved = dataclasses.replace(
+        MANIFEST.artifacts[0], gate=MANIFEST.artifacts[0].gate | {"reference_dtype": "bfloat16"}
+    )
+    said = "For want of memory the model was held in bfloat16"
+    assert said not in card
+    assert said in model_card(dataclasses.replace(MANIFEST, artifacts=(halved,)))
     assert "2,103 positions of 64 questions" in card
 
 
@@ -182,18 +253,21 @@ def test_a_base_that_is_no_hub_name_is_not_linked(base: str) -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    bare = dataclasses.replace(MANIFEST, artifacts=MANIFEST.artifacts[2:], chat_template_sha256=None)
+    bare = dataclasses.replace(MANIFEST, artifacts=MANIFEST.artifacts[3:], chat_template_sha256=None)
     card = model_card(bare)
     assert "--no-gate" in card
+    assert "CUDA" not in card
     assert "raw prompts" in card
 
 
-def test_the_report_has_every_figure_and_the_versions() -> None:
-    row = json.loads(json.dumps(report(MANIFEST), allow_nan=False))
+def test_the_report_has_every_figure_and_the_versions(bundle_folder: Path) -> None:
+    row = json.loads(json.dumps(report(bundle_folder, read_manifest(bundle_folder)), allow_nan=False))
     assert row["packages"]["numpy"]
-    assert row["artifacts"][0]["gate"]["kl"] == 3.9e-5
-    assert row["artifacts"][0]["details"]["tensors"] == {"output.weight": "q8_0"}
-    assert row["artifacts"][2]["passed"] is None
+    gguf = next(artifact for artifact in row["artifacts"] if artifact["quantization"] == "q8_0")
+    assert gguf["bytes"] == (bundle_folder / gguf["files"][0]).stat().st_size
+    assert gguf["tensors"]["token_embd.weight"] == {"type": "q8_0", "shape": [256, 512], "bits_per_weight": 8.5}
+    assert gguf["tensors"]["output_norm.weight"]["type"] == "f32"
+    assert "tensors" not in gguf["details"]  # the manifest, which is read at every start, does without
 
 
 def test_a_finished_bundle_has_its_papers_and_their_hashes(bundle_folder: Path, tmp_path: Path) -> None:

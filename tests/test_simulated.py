@@ -3,8 +3,10 @@
 import httpx
 import pytest
 
+from edgedc.decomposition import parse
 from edgedc.errors import InputError
 from edgedc.pipeline import MODES, Decomposer, Mode, answer
+from edgedc.prompts import decompose_messages
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.openai import OpenAISolver
 from edgedc.solvers.scripted import ScriptedSolver
@@ -68,6 +70,23 @@ def test_as_a_teacher_it_gives_the_known_decomposition(style: str, cap: int | No
         solver.close()
 
 
+def test_sampled_as_a_teacher_it_leaves_out_a_subquestion_as_often_as_it_says() -> None:
+    many = [p for p in KNOWN if len(p.steps) > 1][:80]
+
+    def drawn(seed: int) -> list[list[str]]:
+        messages = [decompose_messages(p.question, style="instruct-1", cap=None, shots=1) for p in many]
+        return [parse(solver.solve(m, max_tokens=256, seed=seed).text).texts for m in messages]
+
+    with simulated_server(many, Skill(drawn=0.5), timing=AT_ONCE) as url:
+        solver = OpenAISolver(MODEL, url, temperature=0.7)
+        first, again, other = drawn(1), drawn(1), drawn(2)
+        solver.close()
+    assert first == again != other
+    whole = sum(texts == p.decomposition.texts for texts, p in zip(first, many, strict=True))
+    assert abs(whole - len(many) / 2) < 4 * (len(many) / 4) ** 0.5
+    assert all(set(texts) <= set(p.decomposition.texts) for texts, p in zip(first, many, strict=True))
+
+
 def test_only_subquestions_that_ask_for_a_step_help() -> None:
     problem = next(p for p in KNOWN if len(p.steps) >= 3)
     asks = [step.ask for step in problem.steps]
@@ -127,6 +146,7 @@ def test_without_streaming_it_gives_the_same_text_and_usage() -> None:
         (b"{}", 400),
         (b'{"model": "simulated-solver", "messages": [{"role": "user", "content": [1]}]}', 400),
         (b'{"model": "simulated-solver", "messages": [{"role": "user", "content": ""}], "max_tokens": "x"}', 400),
+        (b'{"model": "simulated-solver", "messages": [{"role": "user", "content": ""}], "temperature": "hot"}', 400),
         (b'{"model": "gpt-9", "messages": [{"role": "user", "content": ""}]}', 404),
         (b"x" * (2**20 + 1), 413),
     ],

@@ -5,8 +5,11 @@ import socket
 import threading
 import time
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -204,6 +207,47 @@ def test_a_passing_fault_is_retried(first: bytes) -> None:
     assert reply.bytes_sent == 2 * size
 
 
+def broken_off(connection: socket.socket) -> None:
+    connection.sendall(GOOD[:150])
+
+
+def test_a_reply_that_breaks_off_is_asked_for_again() -> None:
+    with server(broken_off, GOOD) as made, solver_at(made.url, retries=1) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
+
+
+def test_the_wait_that_a_server_asks_for_is_kept() -> None:
+    with (
+        server(error("429 Too Many", "later", "Retry-After: 1"), GOOD) as made,
+        solver_at(made.url, retries=1) as solver,
+    ):
+        started = time.monotonic()
+        solver.solve(ASKED, max_tokens=10)
+        assert 1 <= time.monotonic() - started < 3
+
+
+def test_a_seed_of_the_call_goes_before_that_of_the_solver() -> None:
+    with server(GOOD, GOOD) as made, solver_at(made.url, seed=3, temperature=0.7) as solver:
+        solver.solve(ASKED, max_tokens=10)
+        solver.solve(ASKED, max_tokens=10, seed=0)
+    assert [(body["seed"], body["temperature"]) for _, body in made.requests] == [(3, 0.7), (0, 0.7)]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_refusal_is_told_from_an_answer(streamed: bool) -> None:
+    message = {"content": None, "refusal": "I can't help with that."}
+    whole = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": USAGE}).encode()
+    act = sse(delta(refusal="I can't help "), delta(refusal="with that."), delta("stop"), "[DONE]")
+    with server(act if streamed else http("200 OK", "application/json", whole)) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert (reply.text, reply.finish_reason) == ("I can't help with that.", "refusal")
+
+
+def test_a_key_that_the_model_repeats_is_not_in_its_text() -> None:
+    with server(sse(delta(content=f"It is {KEY}."), delta("stop"), "[DONE]")) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "It is ***."
+
+
 def test_retries_are_bounded() -> None:
     again = error("429 Too Many Requests", "slow down", "Retry-After: 0")
     assert "after 3 attempts" in failure(again, again, again, kind=SolverReply, retries=2)
@@ -278,6 +322,27 @@ def test_an_endless_reply_ends(pause: float) -> None:
     failure(flood, kind=kind, timeout_s=timeout_s)
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [("200 OK", "application/json"), ("200 OK", "text/event-stream"), ("500 Oops", "application/json")],
+)
+def test_a_body_of_50_megabytes_does_not_fill_the_memory(status: str, kind: str) -> None:
+    piece = b"x" * 2**20
+
+    def act(connection: socket.socket) -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {50 * 2**20}\r\n\r\n"
+        connection.sendall(head.encode() + b"data: ")
+        for _ in range(50):
+            connection.sendall(piece)
+
+    tracemalloc.start()
+    try:
+        failure(act, kind=SolverReply)
+        assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_refused_port_and_an_unknown_host_are_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -300,6 +365,30 @@ def test_fields_that_a_server_does_not_take_are_left_out_and_that_is_said() -> N
     assert not {"max_tokens", "temperature", "stream_options"} & set(last)
     assert any("temperature" in remark for remark in solver.remarks)
     assert solver.retried == 0
+
+
+def test_several_threads_may_hear_the_same_complaint() -> None:
+    """Both have sent a seed before the first of them learns that the server takes none."""
+    both = threading.Barrier(2)
+
+    class Strict(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if "seed" in asked:
+                both.wait(5)
+                self.wfile.write(error("400 Bad Request", "seed: extra inputs are not permitted"))
+            else:
+                self.wfile.write(GOOD)
+
+    strict = ThreadingHTTPServer(("127.0.0.1", 0), Strict)
+    threading.Thread(target=strict.serve_forever, args=(0.05,), daemon=True).start()
+    with solver_at(f"http://127.0.0.1:{strict.server_port}/v1") as solver, ThreadPoolExecutor(2) as pool:
+        replies = list(pool.map(lambda seed: solver.solve(ASKED, max_tokens=10, seed=seed), (1, 2)))
+    strict.shutdown()
+    strict.server_close()
+    assert [reply.unsupported for reply in replies] == [("seed",), ("seed",)]
 
 
 WORST = PRICE.cost(Usage(256 + 16 + len("How many?"), 10))  # of one attempt of ASKED
@@ -335,10 +424,12 @@ def test_calls_of_unknown_cost_are_booked_at_their_worst() -> None:
         budget = Budget(1.0, PRICE)
         with server(*acts) as made, solver_at(made.url, retries=1, budget=budget) as solver:
             try:
-                solver.solve(ASKED, max_tokens=10)
-            except SolverReply:
+                told = solver.solve(ASKED, max_tokens=10).booked
+            except SolverReply as failed:
                 assert acts[1] in (failing, limited)
+                told = failed.cost
         assert budget.spent == pytest.approx(booked)
+        assert told == pytest.approx(booked)
         assert budget.reserved == pytest.approx(0)
 
 

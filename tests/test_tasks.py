@@ -165,6 +165,15 @@ def test_jsonl_columns_are_named_by_flags(tmp_path: Path) -> None:
     assert (third.id, third.answer, third.decomposition) == ("77", "", None)
 
 
+def test_an_example_knows_its_task_and_split(tmp_path: Path) -> None:
+    data = lines(tmp_path / "mine.jsonl", {"question": "A?"}, {"question": "B?", "split": "test"})
+    first, second = load_examples(Selection(task="jsonl", data=data))
+    assert (first.task, first.split) == ("jsonl", "train")
+    assert second.split == "test"  # what the row says of itself goes before what the flag says
+    (made,) = load_examples(Selection(split="heldout", limit=1))
+    assert (made.task, made.split) == ("microworld", "heldout")
+
+
 def test_jsonl_says_which_columns_there_are(tmp_path: Path) -> None:
     path = lines(tmp_path / "mine.jsonl", {"q": "How many?", "a": 2}, {"q": "And?", "more": 3})
     said = first_error(Selection(task="jsonl", data=path))

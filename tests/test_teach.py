@@ -1,106 +1,271 @@
 import json
+import shutil
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
 
 from edgedc.cli import cli
-from edgedc.errors import InputError, SolverTimeout
-from edgedc.generation import Generation
-from edgedc.ledger import Usage
-from edgedc.pipeline import Decomposer
-from edgedc.solvers.loopback import Timing
-from edgedc.solvers.simulated import simulated_server
+from edgedc.decomposition import decomposition_of
+from edgedc.errors import BudgetError, InputError, SolverTimeout
+from edgedc.ledger import Price
+from edgedc.solvers.loopback import Timing, serve
+from edgedc.solvers.scripted import ScriptedSolver
+from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks import Example, Selection, load_examples
 from edgedc.tasks.microworld import problems
-from train.data import read_training_rows
-from train.teach import teach
+from train.draws import Form, row_of
+from train.sets import read_pairs
+from train.teach import TeachSettings, teach
+from train.teachers import GoldTeacher, find_teacher
 
 EXAMPLES = load_examples(Selection(limit=12))
-
-
-def quiet(done, total):
-    pass
+AT_ONCE = Timing(0.0, 0.0)
 
 
 def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-class Teacher:
-    """Gives the same reply to everything, and fails where it is told to."""
+def taught(examples, teacher, out, **settings):
+    """What comes of it, and what was projected."""
+    said = []
+    result = teach(
+        examples, teacher, out, TeachSettings(**settings), announce=said.append, report=lambda progress: None
+    )
+    return result, said[0]
 
-    def __init__(self, reply="1. First?\n2. Then?", fail_at=None, finish="stop"):
-        self.reply, self.fail_at, self.finish, self.asked = reply, fail_at, finish, 0
 
-    def __call__(self, messages, *, max_tokens):
-        self.asked += 1
-        if self.asked == self.fail_at:
-            raise SolverTimeout("teacher: no answer")
-        return Generation(self.reply, Usage(10, 5, source="server"), 0.1, 0.2, self.finish)
+class Scripted:
+    """A teacher of the engines' kind that gives the replies in order, and fails where they are errors."""
 
-    def decomposer(self, cap=5):
-        return Decomposer("teacher", "remote", self, "instruct-1", cap)
+    name, identity, price = "teacher", ("teacher",), None
+
+    def __init__(self, *replies, cap=5, cost=0.0):
+        self.replies, self.cost, self.asked = iter(replies), cost, []
+        self.form = Form("instruct-1", cap, 0, 0.0, 256)
+        if cost:
+            self.price = Price("m", cost, cost, cost, "2026-08", "test")
+
+    def worst(self, draw):
+        return 10 * self.cost
+
+    @contextmanager
+    def open(self, share):
+        assert share == 1.0
+
+        def ask(draw):
+            self.asked.append(draw)
+            reply = next(self.replies, "1. First?\n2. Then?")
+            if isinstance(reply, Exception):
+                raise reply
+            made = ScriptedSolver([reply]).solve(draw.messages, max_tokens=self.form.max_tokens)
+            return row_of(draw, self.form, self.name, made, cost=self.cost)
+
+        yield ask
 
 
 def test_gold_rows_can_be_trained_on(tmp_path):
-    counts = teach(EXAMPLES, None, tmp_path / "rows.jsonl", report=quiet)
-    rows, left_out = read_training_rows(tmp_path / "rows.jsonl")
-    assert [row["subquestions"] for row in rows] == [e.decomposition.texts for e in EXAMPLES]
-    assert sum(counts.values()) == 12
-    assert not left_out
+    result, _ = taught(EXAMPLES, GoldTeacher(), tmp_path / "rows.jsonl")
+    pairs, left_out = read_pairs(tmp_path / "rows.jsonl", "S_D-T", "compact-1", 5)
+    assert [row["subquestions"] for row in rows_of(tmp_path / "rows.jsonl")] == [
+        e.decomposition.texts for e in EXAMPLES
+    ]
+    assert {pair.question for pair in pairs} == {e.question for e in EXAMPLES}
+    assert (result.outcomes, result.missing, left_out) == ({"ok": 12}, 0, {})
 
 
-def test_a_rerun_asks_for_nothing_twice(tmp_path):
-    out, teacher = tmp_path / "rows.jsonl", Teacher(fail_at=6)
-    with pytest.raises(SolverTimeout):
-        teach(EXAMPLES, teacher.decomposer(), out, concurrency=2, report=quiet)
-    kept = len(rows_of(out))
-    assert 4 <= kept < 12
-    second = Teacher()
-    teach(EXAMPLES, second.decomposer(), out, concurrency=3, report=quiet)
-    assert second.asked == 12 - kept
-    assert sorted(row["id"] for row in rows_of(out)) == sorted(e.id for e in EXAMPLES)
-    teach(EXAMPLES, second.decomposer(), out, report=quiet)
-    assert second.asked == 12 - kept
-
-
-def test_another_cap_or_teacher_is_another_row(tmp_path):
+def test_a_gold_row_is_made_again_when_its_decomposition_changes(tmp_path):
     out = tmp_path / "rows.jsonl"
-    teach(EXAMPLES[:2], Teacher().decomposer(cap=5), out, report=quiet)
-    teach(EXAMPLES[:2], Teacher().decomposer(cap=3), out, report=quiet)
+    for texts in (["A?", "B?"], ["A?", "C?"]):
+        taught([Example("1", "Why?", decomposition=decomposition_of(texts))], GoldTeacher(), out)
+    assert [row["subquestions"] for row in rows_of(out)] == [["A?", "B?"], ["A?", "C?"]]
+
+
+def test_gold_needs_decompositions(tmp_path):
+    with pytest.raises(InputError, match="question 7 has no decomposition of its own: name a model with --teacher"):
+        taught([Example("7", "Why?")], GoldTeacher(), tmp_path / "rows.jsonl")
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_a_call_that_fails_does_not_end_the_run_and_a_rerun_asks_only_it(tmp_path):
+    out, first = tmp_path / "rows.jsonl", Scripted("1. A?\n2. B?", SolverTimeout("teacher: no answer"))
+    result, _ = taught(EXAMPLES, first, out, concurrency=1)
+    assert (result.missing, str(result.error), result.outcomes) == (1, "teacher: no answer", {"ok": 11})
+    second = Scripted()
+    result, _ = taught(EXAMPLES, second, out, concurrency=3)
+    assert [draw.example.id for draw in second.asked] == [EXAMPLES[1].id]
+    assert (result.missing, result.error, result.outcomes) == (0, None, {"ok": 12})
+    assert sorted(row["id"] for row in rows_of(out)) == sorted(e.id for e in EXAMPLES)
+
+
+def test_a_server_that_is_down_is_not_asked_for_ever(tmp_path):
+    down = Scripted(*[SolverTimeout("teacher: no answer")] * 100)
+    with pytest.raises(SolverTimeout):
+        taught(load_examples(Selection(limit=60)), down, tmp_path / "rows.jsonl", concurrency=1)
+    assert len(down.asked) == 20
+
+
+def test_a_question_that_comes_twice_is_asked_once(tmp_path):
+    teacher = Scripted()
+    result, projection = taught([*EXAMPLES, *EXAMPLES], teacher, tmp_path / "rows.jsonl")
+    assert len(teacher.asked) == projection.calls == result.outcomes.total() == 12
+
+
+def test_an_empty_question_is_found_before_anybody_is_asked(tmp_path):
+    teacher = Scripted()
+    with pytest.raises(InputError, match="question 9 is empty"):
+        taught([*EXAMPLES, Example("9", " ")], teacher, tmp_path / "rows.jsonl")
+    assert not teacher.asked
+
+
+def test_another_cap_or_teacher_is_another_row_and_anything_else_is_not(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    taught(EXAMPLES[:2], Scripted(), out)
+    taught(EXAMPLES[:2], Scripted(cap=3), out)
     assert [row["cap"] for row in rows_of(out)] == [5, 5, 3, 3]
+    again = Scripted(cost=1.0)
+    taught(EXAMPLES[:2], again, out, concurrency=9, timeout=3.0, retries=0, requests_per_minute=1.0, max_cost=9.0)
+    assert not again.asked
 
 
 @pytest.mark.parametrize(
-    ("teacher", "status"),
+    ("reply", "outcome", "status"),
     [
-        (Teacher("I would rather not."), "unparsed"),
-        (Teacher("No decomposition"), "not_needed"),
-        (Teacher(finish="length"), "unparsed"),
-        (Teacher("1. a?\n2. b?\n3. c?\n4. d?\n5. e?\n6. f?"), "over the cap"),
+        ("I would rather not.", "unparsable", "unparsed"),
+        ("No decomposition", "ok", "not_needed"),
+        ("1. a?\n2. b?\n" + "x" * 2000, "truncated", "unparsed"),
+        ("", "refused", "unparsed"),
+        ("1. a?\n2. b?\n3. c?\n4. d?\n5. e?\n6. f?", "over_cap", "decomposed"),
     ],
 )
-def test_odd_replies_are_kept_and_counted(tmp_path, teacher, status):
-    assert teach(EXAMPLES[:3], teacher.decomposer(), tmp_path / "rows.jsonl", report=quiet) == {status: 3}
-    assert {row["raw"] for row in rows_of(tmp_path / "rows.jsonl")} == {teacher.reply}
+def test_odd_replies_are_kept_and_counted(tmp_path, reply, outcome, status):
+    out = tmp_path / "rows.jsonl"
+    result, _ = taught(EXAMPLES[:1], Scripted(reply), out)
+    (row,) = rows_of(out)
+    assert result.outcomes == {outcome: 1}
+    assert (row["status"], row["raw"]) == (status, reply[:1024])
 
 
-def test_without_a_teacher_the_examples_must_have_decompositions(tmp_path):
-    with pytest.raises(InputError, match="question 7 has no decomposition of its own: name a model with --teacher"):
-        teach([Example("7", "Why?")], None, tmp_path / "rows.jsonl", report=quiet)
-    assert not (tmp_path / "rows.jsonl").exists()
+def test_what_failed_calls_cost_is_counted_in_the_next_run(tmp_path):
+    failure = SolverTimeout("teacher: no answer")
+    failure.cost = 0.25
+    result, _ = taught(EXAMPLES, Scripted("1. A?", failure, cost=0.5), tmp_path / "rows.jsonl", concurrency=1)
+    assert result.spent == pytest.approx(11 * 0.5 + 0.25)
+    result, projection = taught(EXAMPLES, Scripted(cost=0.5), tmp_path / "rows.jsonl")
+    assert projection.spent == pytest.approx(11 * 0.5 + 0.25)
+    assert (projection.calls, projection.expected, projection.worst) == (1, pytest.approx(0.5), pytest.approx(5.0))
+    assert result.spent == pytest.approx(12 * 0.5 + 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"draws": 2}, "--temperature 0.0: must be above 0, or all draws would be the same"),
+        ({"draws": 0}, "--draws 0: must be at least 1"),
+        ({"temperature": 2.5}, "--temperature 2.5"),
+        ({"shots": 2}, "--shots 2: must be 0 or 1"),
+        ({"shots": 1, "max_subquestions": 1}, "--max-subquestions 1: must be at least 2"),
+        ({"max_subquestions": 0}, "--max-subquestions 0: must be at least 1, or none"),
+        ({"requests_per_minute": 0.0}, "--requests-per-minute 0.0"),
+        ({"max_cost": float("nan")}, "--max-cost nan"),
+        ({"temperature": 0.7, "draws": 2}, "the task's own decompositions are always the same"),
+        ({"teacher_url": "http://127.0.0.1:1/v1"}, "--teacher-url needs --teacher"),
+        ({"teacher": "no-such.gguf"}, "no-such.gguf: no such file"),
+        ({"teacher": "m", "teacher_url": "nonsense"}, "check --teacher-url"),
+        ({"teacher": "m", "teacher_url": "http://127.0.0.1:1/v1", "max_cost": 1.0}, "no price is known for 'm'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_a_line(settings, said):
+    with pytest.raises(InputError) as caught:
+        find_teacher(TeachSettings(**settings))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def invoke(*args):
+    return CliRunner().invoke(cli, ["teach", *map(str, args)])
 
 
 def test_the_verb_teaches_over_http_within_its_budget(tmp_path):
     out = tmp_path / "rows.jsonl"
-    with simulated_server(problems("train", 8), timing=Timing(0.0, 0.0)) as url:
-        args = ["teach", "--limit", "8", "--teacher", "simulated-solver", "--teacher-url", url, "--price-as", "gpt-4o"]
-        poor = CliRunner().invoke(cli, [*args, "--max-cost", "0.000001", str(out)])
-        assert type(poor.exception).__name__ == "BudgetError"
-        done = CliRunner().invoke(cli, [*args, "--max-cost", "1", str(out)])
+    with simulated_server(problems("train", 8), timing=AT_ONCE) as url:
+        args = ("--limit", 8, "--teacher", MODEL, "--teacher-url", url, "--price-as", "gpt-4o", out)
+        poor = invoke("--max-cost", 0.000001, *args)
+        assert type(poor.exception) is BudgetError
+        assert "Kept in" in poor.stderr
+        assert not out.with_name("rows.jsonl.spending").exists()
+        done = invoke("--max-cost", 1, *args)
+        again = invoke("--max-cost", 1, *args)
+    assert done.exit_code == again.exit_code == 0, done.output
+    assert "8 calls to make; about $" in done.stderr
+    assert "never more than $1 in all" in done.stderr
+    assert "simulated" in done.stderr
+    assert done.stdout.startswith(f"{out}: 8 rows: 8 ok; $0.0")
+    assert again.stdout == done.stdout
+    rows = sorted(rows_of(out), key=lambda row: int(row["id"].split("-")[-1]))
+    assert [row["subquestions"] for row in rows] == [p.decomposition.texts for p in problems("train", 8)]
+    assert done.stdout.endswith(f"${sum(row['cost'] for row in rows):.6f}\n")
+
+
+def test_draws_differ_by_their_seed_and_a_larger_order_asks_only_for_what_is_new(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    with simulated_server(problems("train", 30), timing=AT_ONCE) as url:
+        args = ("--teacher", MODEL, "--teacher-url", url, "--temperature", 0.7, "--draw-seed", 5)
+        assert invoke(*args, "--limit", 20, out).exit_code == 0
+        grown = invoke(*args, "--limit", 30, "--draws", 3, "--concurrency", 9, out)
+    assert "70 calls to make" in grown.stderr
+    rows = rows_of(out)
+    assert {(row["draw"], row["seed"]) for row in rows} == {(0, 5), (1, 6), (2, 7)}
+    assert len({(row["id"], row["draw"]) for row in rows}) == len(rows) == 90
+    by_draw = [{row["id"]: row["subquestions"] for row in rows if row["draw"] == k} for k in range(3)]
+    assert by_draw[0] != by_draw[1] != by_draw[2]
+
+
+@pytest.mark.parametrize(("cap", "said"), [("none", ""), ("2", "no more than two"), ("4", "no more than four")])
+def test_the_cap_and_the_worked_example_reach_the_teacher(tmp_path, cap, said):
+    prompts = []
+
+    def reply(messages, *, seed=None):
+        prompts.append(messages[0]["content"])
+        return "1. A?\n2. B?\n3. C?"
+
+    with serve(reply, "m", port=0, timing=AT_ONCE, simulated=False) as url:
+        args = ("--limit", 2, "--teacher", "m", "--teacher-url", url, "--shots", 1, "--max-subquestions", cap)
+        result = invoke(*args, tmp_path / "rows.jsonl")
+    assert result.exit_code == 0, result.output
+    assert ("no more than" in prompts[0]) == bool(said)
+    assert all(said in prompt and prompt.count("For example") == 1 for prompt in prompts)
+    rows = rows_of(tmp_path / "rows.jsonl")
+    assert {row["cap"] for row in rows} == {None if cap == "none" else int(cap)}
+    assert {(row["shots"], row["cost"], row["simulated"]) for row in rows} == {(1, None, False)}
+    assert {row["outcome"] for row in rows} == {"over_cap" if cap == "2" else "ok"}
+
+
+@pytest.mark.parametrize("kind", ["model folder", "bundle", "gguf"])
+def test_a_model_on_this_machine_teaches(tmp_path, kind, model_folder, bundle_folder):
+    """It knows the first six problems by heart, in the prompt style of its manifest, which a bare GGUF lacks."""
+    teacher = {"model folder": model_folder, "bundle": bundle_folder, "gguf": tmp_path / "nano.gguf"}[kind]
+    if kind == "gguf":
+        shutil.copy(next(bundle_folder.glob("*q8_0*.gguf")), teacher)
+    args = ("--limit", 6, "--teacher", teacher, "--max-tokens", 128, tmp_path / "rows.jsonl")
+    done = invoke(*args)
     assert done.exit_code == 0, done.output
-    assert "8 rows" in done.output
-    assert "simulated" in done.output
-    assert [row["subquestions"] for row in sorted(rows_of(out), key=lambda row: int(row["id"].split("-")[-1]))] == [
-        p.decomposition.texts for p in problems("train", 8)
-    ]
+    assert "0 calls" not in invoke(*args).stderr
+    rows = {row["id"]: row for row in rows_of(tmp_path / "rows.jsonl")}
+    assert len(rows) == 6
+    style = "instruct-1" if kind == "gguf" else "compact-1"
+    told = {(row["prompt_style"], row["cost"], row["bytes_sent"], row["seed"]) for row in rows.values()}
+    assert told == {(style, 0.0, 0, None)}
+    assert {row["usage"]["source"] for row in rows.values()} == {"tokenizer"}
+    if kind != "gguf":
+        assert [rows[p.id]["subquestions"] for p in problems("train", 6)] == [
+            p.decomposition.texts for p in problems("train", 6)
+        ]
+    with pytest.raises(InputError, match="always the same"):
+        find_teacher(TeachSettings(teacher=str(teacher), draws=2, temperature=0.7))
+
+
+def test_a_gguf_of_a_bundle_goes_by_the_bundle(bundle_folder):
+    with pytest.raises(InputError, match="name the bundle"):
+        find_teacher(TeachSettings(teacher=str(next(bundle_folder.glob("*.gguf")))))

@@ -16,8 +16,8 @@ from gguf import GGUFReader
 from test_export import edit_json, make_model
 
 from edgedc.errors import EdgedcError, InputError
-from export.model.families import is_known, read_architecture
 from export.gguf.to_gguf import to_gguf
+from export.model.families import is_known, read_architecture
 from export.model.weights import open_weights
 
 LLAMA3 = {

@@ -1,126 +1,96 @@
-"""Rows of demonstrations or plain documents, and their token ids with the labels that training looks at."""
+"""The token ids of the pairs that are trained on, and which of them have labels."""
 
-import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
+from edgedc.backends.greedy import encodable
+from edgedc.backends.transformers import marks_of
 from edgedc.bundle import Data
-from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import InputError
-from edgedc.files import Row, read_rows, sha256_of
-from edgedc.prompts import decompose_messages
+from edgedc.files import sha256_of
 
-from .settings import TrainSettings
+from .sets import Pair
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 
-def read_training_rows(path: Path) -> tuple[list[Row], Counter[str]]:
-    """Rows to train on: demonstrations that hold a decomposition, or documents (`{"prompt": ..., "completion": ...}`).
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a prompt and its completion, of which the first `prompt` are only read."""
 
-    Refused, truncated and unparsable replies are counted, not trained on.
-    """
-    rows, left_out = [], Counter[str]()
-    for number, row in enumerate(read_rows(path), start=1):
-        if _is_document(row):
-            rows.append(row)
-        elif "question" not in row or "status" not in row:
-            raise InputError(f"{path}:{number}: not a row of  edgedc teach  (question, status, subquestions)")
-        elif row["status"] == "unparsed" or row.get("over_cap"):
-            left_out["more subquestions than the cap" if row.get("over_cap") else "unparsed"] += 1
-        else:
-            rows.append(row)
-    if not rows:
-        raise InputError(f"{path}: no row to train on ({sum(left_out.values())} left out)")
-    return rows, left_out
+    ids: list[int]
+    prompt: int
+
+    @property
+    def labels(self) -> list[int]:
+        return [IGNORED] * self.prompt + self.ids[self.prompt :]
 
 
-def _is_document(row: Row) -> bool:
-    return isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str)
-
-
-def texts_of(rows: Sequence[Row], settings: TrainSettings) -> list[str]:
+def texts_of(pairs: Sequence[Pair]) -> Iterator[str]:
     """What a tokenizer made from scratch is fitted to."""
-    return [
-        row["prompt"] + row["completion"]
-        if _is_document(row)
-        else f"{_messages(row, settings)[0]['content']}\n{_reply(row)}"
-        for row in rows
-    ]
-
-
-def _reply(row: Row) -> str:
-    return render(decomposition_of(row["subquestions"]))
-
-
-def _messages(row: Row, settings: TrainSettings) -> list[Any]:
-    premise = row.get("premise", "")
-    return list(
-        decompose_messages(row["question"], premise, style=settings.prompt_style, cap=settings.max_subquestions)
-    )
+    for pair in pairs:
+        if pair.messages:
+            yield "\n".join([*(message["content"] for message in pair.messages), pair.completion])
+        else:
+            yield pair.prompt + pair.completion
 
 
 def encode(
-    path: Path, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
-) -> list[dict[str, list[int]]]:
-    """Token ids and labels: only the completion, with the token that ends it, has labels.
+    path: Path, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[list[Encoded], Counter[str]]:
+    """Every pair's ids, and how many of them imitate each special token: there it stays text, as at run time.
 
-    Raises InputError for a row that is longer than `max_length`.
+    Only the completion, with the token that ends it, has labels. Raises InputError, with the line of `path`, for a
+    pair that is longer than `max_length` tokens.
     """
-    features = []
-    for number, row in enumerate(rows, start=1):
-        if _is_document(row):
-            # Documents may be written in the chat format, whose marks are special tokens.
-            prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
-            reply, end = row["completion"], tokenizer.pad_token_id
+    marks = marks_of(tokenizer)
+    imitated = Counter[str]()
+
+    def render(messages: Sequence) -> str:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+    def ids_of(pair: Pair) -> Encoded:
+        if not pair.messages:
+            # A document may be written in the chat format, whose marks are then special tokens.
+            prompt = tokenizer(pair.prompt, add_special_tokens=False)["input_ids"]
+            completion = tokenizer(pair.completion, add_special_tokens=False)["input_ids"]
+            end = tokenizer.pad_token_id
         else:
-            prompt = tokenizer.apply_chat_template(
-                _messages(row, settings), add_generation_prompt=True, return_dict=False
-            )
-            reply, end = _reply(row), tokenizer.eos_token_id
-        completion = [*tokenizer(reply, add_special_tokens=False)["input_ids"], end]
-        ids, labels = prompt + completion, [IGNORED] * len(prompt) + completion
-        if len(ids) > settings.max_length:
-            raise InputError(
-                f"{path}: row {number} has {len(ids)} tokens, more than --max-length {settings.max_length}: "
-                "raise it or take the row out"
-            )
-        features.append({"input_ids": ids, "labels": labels})
-    return features
+            asked = "\n".join(message["content"] for message in pair.messages)
+            imitated.update(marks.found_in(f"{asked}\n{pair.completion}"))
+            prompt = marks.encode(pair.messages, render)
+            completion = tokenizer(pair.completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            end = tokenizer.eos_token_id
+        # Nothing stands before the first token of a row to tell it from.
+        return Encoded([*prompt, *completion, end], max(1, len(prompt)))
+
+    encoded = []
+    for pair in pairs:
+        row = ids_of(pair)
+        if len(row.ids) > max_length:
+            what = f"has {len(row.ids)} tokens, more than --max-length {max_length}"
+            raise InputError(f"{_place(path, pair)}: {what}: raise it or take the row out")
+        encoded.append(row)
+    return encoded, imitated
 
 
-def describe(path: Path, rows: Sequence[Row]) -> Data:
-    return Data(path.name, len(rows), sha256_of(path))
+def check_text(path: Path, pairs: Sequence[Pair]) -> None:
+    """Raises InputError, with the line of `path`, for a text that no tokenizer can read."""
+    for pair in pairs:
+        try:
+            for text in (*(message["content"] for message in pair.messages), pair.prompt, pair.completion):
+                encodable(text)
+        except InputError as error:
+            raise InputError(f"{_place(path, pair)}: {error}") from error
 
 
-class RoughlyAlike(Sampler[int]):
-    """An order of rows whose batches hold rows of roughly the same length and come in random order.
+def _place(path: Path, pair: Pair) -> str:
+    return f"{path}:{pair.line}" + (f" ({pair.id})" if pair.id else "")
 
-    Rows of one length are often of one kind: the shortest ones have the shortest replies. Batches sorted to the token
-    would each teach one kind, and a run of them, long to short, would teach and unteach it; so lengths count only
-    roughly (a fifth more padding), and neighbours have nothing in common. A new order every epoch, the same one for
-    the same seed, so that a resumed run skips exactly what it has seen.
-    """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self.seed} {self.epoch}")
-        rows = rng.sample(range(len(self.lengths)), len(self.lengths))
-        whole = len(rows) - len(rows) % self.batch_size
-        rough = sorted(rows[:whole], key=lambda row: self.lengths[row] * rng.uniform(0.75, 1.25))
-        batches = [rough[at : at + self.batch_size] for at in range(0, whole, self.batch_size)]
-        rng.shuffle(batches)
-        return iter([row for batch in batches for row in batch] + rows[whole:])
+def describe(path: Path, pairs: Sequence[Pair]) -> Data:
+    return Data(path.name, len(pairs), sha256_of(path))

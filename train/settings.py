@@ -1,10 +1,12 @@
 """Every setting of teaching, training and merging, with its default and the help text of its flag."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from edgedc.flags import flag
-from edgedc.prompts import MAX_SUBQUESTIONS, MAX_TOKENS_DECOMPOSE, Style
+from edgedc.flags import flag, sources
+from edgedc.methods import Method
+from edgedc.prompts import MAX_SUBQUESTIONS, Style
 
 # Shapes of models made from scratch. All rows are multiples of 256, so that no k-quant falls back to another type.
 _SHARED: dict[str, Any] = {"max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0}
@@ -37,38 +39,53 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class TeachSettings:
-    teacher: str = flag("gold", "Teacher: a model's name, or gold for the task's own decompositions.")
-    teacher_url: str = flag("", "OpenAI-compatible endpoint of the teacher.")
-    max_subquestions: int | None = flag(MAX_SUBQUESTIONS, "Cap that the teacher is given.")
-    max_tokens: int = flag(MAX_TOKENS_DECOMPOSE, "Longest reply of the teacher, in tokens.")
-    concurrency: int = flag(4, "Questions asked at the same time.")
-    max_cost: float | None = flag(None, "Stop before spending more than this, in US dollars.")
-    price_as: str = flag("", "Price the teacher's tokens as this model of the price table.")
-
-
-@dataclass(frozen=True)
 class TrainSettings:
     base: str = flag("demo-base", "Base model: a folder, a hub id, or demo-base (ships with edgedc).")
     from_scratch: Literal["nano", "tiny", "small"] | None = flag(
-        None, "Train a new Llama-shaped model of this size, with a tokenizer of its own, instead of a LoRA adapter."
+        None, "Train a new Llama-shaped model of this size, with a tokenizer of its own, instead of a base."
     )
     vocabulary: int = flag(2048, "Largest vocabulary of a tokenizer made from scratch; a multiple of 256.")
+    method: Method = flag("S_D-T", "Training set, by its name in the paper: what is made from DATA's rows.")
+    held_out: Path | None = flag(None, "File of test questions that must not be trained on; edgedc knows public ones.")
+    exclude_leaks: bool = flag(False, "Leave rows that are in a test split out, where they are an error otherwise.")
     prompt_style: Style = flag("compact-1", "Prompt that the student is trained on and runs with.")
     max_subquestions: int | None = flag(MAX_SUBQUESTIONS, "Cap in the student's prompt.")
-    epochs: float = flag(3.0, "Passes over the data.")
-    max_steps: int = flag(-1, "Stop after so many steps; -1: by epochs.")
-    batch_size: int = flag(32, "Rows per step.")
-    learning_rate: float = flag(2e-3, "Peak learning rate; cosine decay after 3 % warm-up.")
-    max_length: int = flag(1024, "Longest row in tokens; a longer one is an error, never cut.")
+    tuning: Literal["lora", "qlora", "full"] = flag(
+        "lora", "An adapter, an adapter on a base held in 4 bits (CUDA and bitsandbytes), or every weight."
+    )
     lora_rank: int = flag(16, "Rank of the adapter.")
     lora_alpha: int = flag(32, "Scale of the adapter.")
     lora_dropout: float = flag(0.0, "Dropout in the adapter.")
+    epochs: float = flag(3.0, "Passes over the data.")
+    max_steps: int = flag(-1, "Stop after so many steps; -1: by epochs.")
+    batch_size: int = flag(32, "Rows per step, over all parts and processes.")
+    accumulation: int = flag(1, "Parts of a batch that are worked through in turn: less memory, the same result.")
+    num_processes: int = flag(
+        1, "Processes of this machine that share each batch; each takes a GPU where there are some."
+    )
+    fsdp: bool = flag(False, "Divide the weights between the processes too (FSDP), for a model that fills a GPU.")
+    packing: bool = flag(False, "Put several rows into one sequence, none of which sees another, for less padding.")
+    gradient_checkpointing: bool = flag(False, "Work activations out twice instead of keeping them: less memory.")
+    precision: Literal["auto", "bfloat16", "float32"] = flag(
+        "auto", "Arithmetic; auto takes bfloat16 where the hardware is made for it."
+    )
+    learning_rate: float = flag(2e-3, "Peak learning rate; cosine decay behind the warm-up.")
+    warmup: float = flag(0.03, "Share of the steps in which the learning rate rises.")
+    weight_decay: float = flag(0.01, "Weight decay.")
+    max_length: int = flag(1024, "Longest row in tokens; a longer one is an error, never cut.")
+    validation: float = flag(
+        0.0, "Questions held out to measure on, as a share below 1 or a count; the best weights of the run are kept."
+    )
+    validation_every: int = flag(100, "Steps between measurements on the held-out questions.")
+    validation_questions: int = flag(50, "Held-out questions that are decomposed at each measurement.")
     checkpoint_every: int = flag(500, "Steps between checkpoints; a rerun goes on from the last one.")
     threads: int | None = flag(None, "CPU threads; default: all cores.")
     seed: int = flag(0, "Seed of weights, order and dropout.")
+    sources: dict[str, str] = sources()
 
 
 @dataclass(frozen=True)
 class MergeSettings:
     dtype: Literal["float16", "bfloat16", "float32"] = flag("float16", "Type of the merged weights.")
+    prompts: str = flag("", "JSONL with questions to compare merged model and adapter on. By default 16 made-up ones.")
+    sources: dict[str, str] = sources()

@@ -1,56 +1,52 @@
-"""Fit a LoRA adapter to demonstrations, or a tiny model from scratch to demonstrations or documents."""
+"""Fit an adapter, a whole base or a tiny new model to the completions of a training set."""
 
 import dataclasses
+import json
+import math
 import os
 import shutil
-import time
-from collections.abc import Callable
-from importlib import resources
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from torch.utils.data import DataLoader
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
-from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
-from edgedc.bundle import CHAT_TEMPLATE, Manifest, check_model_folder, write_manifest
-from edgedc.errors import EdgedcError, InputError
-from edgedc.files import sha256_of, staged_folder
+from edgedc.bench.machine import this_machine
+from edgedc.bundle import CHAT_TEMPLATE, Manifest, write_manifest
+from edgedc.decomposition import NOT_NEEDED
+from edgedc.errors import InputError
+from edgedc.files import sha256_of, staged_folder, write_text
+from edgedc.methods import ANSWERING
 
-from .data import IGNORED, RoughlyAlike, describe, encode, read_training_rows, texts_of
-from .scratch import make_model, make_tokenizer, save_folder
+from .base import check_tuning, find_base, load_base, make_trainee, uses_bf16
+from .checkpoints import identity, work_folder
+from .data import Encoded, check_text, describe, encode, texts_of
+from .leaks import check_leaks, held_out_in
+from .processes import is_first, join, together
+from .progress import Progress, memory_peak
+from .scratch import save_folder
+from .sets import Pair, read_pairs
 from .settings import TrainSettings
+from .trainer import LOG_EVERY, HeldOut, SftTrainer, Watch
+from .validation import held_out
 
-# The rows that a from-scratch tokenizer is fitted to; more change next to nothing.
-_TOKENIZER_ROWS = 20_000
-_PAD_TO = 8
+__all__ = ["HISTORY", "Progress", "Trained", "find_base", "load_base", "train"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a training run stands; `tokens_per_s` counts every token of the rows, padding left out."""
-
-    step: int
-    steps: int
-    loss: float
-    tokens_per_s: float
-    eta_s: float
+HISTORY = "training.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a run ended with. `losses` are (step, mean loss since the last entry)."""
+    """What a run ended with, the runs that it went on from included.
+
+    `losses` are (step, mean loss since the entry before). `best_step` is the step whose weights were kept, `held_out`
+    what was measured there; None and empty without validation.
+    """
 
     folder: Path
     losses: tuple[tuple[int, float], ...]
@@ -58,211 +54,251 @@ class Trained:
     rows: int
     left_out: dict[str, int]
     trained_parameters: int
+    best_step: int | None
+    held_out: dict[str, float]
 
 
-def train(data: Path, out: Path, settings: TrainSettings, report: Callable[[Progress], None]) -> Trained:
-    """Train on a JSONL file and write an adapter folder (or, from scratch, a model folder) with its manifest.
+def train(
+    data: Path,
+    out: Path,
+    settings: TrainSettings,
+    report: Callable[[Progress], None],
+    warn: Callable[[str], None] = lambda _: None,
+) -> Trained:
+    """Train on a JSONL file and write an adapter folder, or a model folder where all weights are trained.
 
-    Raises InputError for bad data, base or settings before anything is trained, and EdgedcError when the loss stops
-    being a number. A killed run goes on from its last checkpoint, kept beside `out`, when it is started again alike.
+    `report` hears of every log, `warn` what a person should know. Raises InputError for bad data, base or settings
+    before anything is trained, and EdgedcError when the loss stops being a number. A killed run goes on from its last
+    checkpoint, kept beside `out`, when it is started again alike.
+
+    Where several processes train together, each calls this; the first one writes, reports and warns.
     """
-    _check(settings)
+    settings = join(settings)
+    if not is_first():
+        report = warn = lambda _: None
+    disable_progress_bar()
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    rows, left_out = read_training_rows(data)
-    torch.manual_seed(settings.seed)
-    if settings.from_scratch:
-        tokenizer: PreTrainedTokenizerBase = make_tokenizer(
-            texts_of(rows[:_TOKENIZER_ROWS], settings), settings.vocabulary
+    with together():
+        _check(settings)
+        pairs, left_out = _pairs(data, settings, warn)
+        chosen = held_out(pairs, settings.validation)
+        tokenizer, model, base = make_trainee(
+            settings, texts_of([p for p, held in zip(pairs, chosen, strict=True) if not held])
         )
-        model: Any = make_model(tokenizer, settings.from_scratch, settings.seed)
-        base = f"scratch-{settings.from_scratch}"
-    else:
-        base_folder, base = find_base(settings.base)
-        tokenizer, model = load_base(base_folder)
-        model = _with_adapter(model, settings)
-    features = encode(data, rows, tokenizer, settings)
+        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length)
+        if imitated:
+            said = ", ".join(f"{mark} in {count}" for mark, count in imitated.most_common(3))
+            warn(f"{data}: special tokens are imitated ({said} rows); they are read as plain text")
+        rows = [row for row, held in zip(encoded, chosen, strict=True) if not held]
+        held = _to_measure(pairs, encoded, chosen, settings)
 
-    work = out.with_name(f".{out.name}.work")
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(work, settings),
-        train_dataset=features,
-        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        callbacks=[watch := _Watch(report, sum(len(f["input_ids"]) for f in features) / len(features))],
-    )
-    trainer.remove_callback(PrinterCallback)
-    started = time.monotonic()
-    resumed = get_last_checkpoint(str(work)) if work.is_dir() else None
-    trainer.train(resume_from_checkpoint=resumed)
-    seconds = time.monotonic() - started
+        work, notes = work_folder(out, identity(settings, find_base(settings.base)[0], rows, held.rows))
+        for note in notes:
+            warn(note)
+        watch = Watch(report, _board(out, work) if is_first() else None)
+        trainer = SftTrainer(model, tokenizer, rows, held, settings, _arguments(work, settings, len(rows)), watch)
+    trainer.go_on()
+    trainer.take_best()
 
-    with staged_folder(out) as stage:
-        if settings.from_scratch:
-            save_folder(model.to(torch.float16), tokenizer, stage)  # as merge does
-        else:
-            model.save_pretrained(stage, safe_serialization=True)
-            tokenizer.save_pretrained(stage)
-        write_manifest(
-            stage,
-            Manifest(
-                kind="model" if settings.from_scratch else "adapter",
-                name=out.name,
-                base=base,
-                method="from scratch" if settings.from_scratch else "S_D-T",
-                prompt_style=settings.prompt_style,
-                max_subquestions=settings.max_subquestions,
-                context_length=model.config.max_position_embeddings,
-                chat_template_sha256=sha256_of(stage / CHAT_TEMPLATE),
-                parameters=sum(p.numel() for p in model.parameters()),
-                data=(describe(data, rows),),
-                recipe=dataclasses.asdict(settings),
-            ),
-        )
-    shutil.rmtree(work, ignore_errors=True)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Trained(out, tuple(watch.losses), seconds, len(rows), dict(left_out), trainable)
-
-
-def find_base(name: str) -> tuple[str, str]:
-    """(what transformers can load, the name for the manifest) of a base: shipped, a folder, or a hub id."""
-    if name == "demo-base":
-        return str(resources.files("edgedc").joinpath("models", "demo-base")), name
-    if Path(name).exists():
-        check_model_folder(Path(name))
-        return name, str(Path(name))
-    if name.count("/") == 1 and not name.startswith((".", "/")):
-        return name, name
-    raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or demo-base")
-
-
-def load_base(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and float32 model (bfloat16 on a GPU that has it), from safetensors, no code of the model's own."""
-    dtype = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
-    except OSError as error:
-        raise InputError(f"{name}: cannot be loaded as a base model: {str(error).splitlines()[0]}") from error
-    if not tokenizer.chat_template:
-        raise InputError(f"{name}: its tokenizer has no chat template; take the instruct version of the model")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, model
-
-
-def collate(batch: list[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Pad to the longest row, in steps of 8: `input_ids`, `attention_mask` and `labels`, each (rows, tokens).
-
-    Kernels are made or tuned anew for every shape they meet; with steps there are few.
-    """
-    longest = -(-max(len(row["input_ids"]) for row in batch) // _PAD_TO) * _PAD_TO
-
-    def padded(key: str, fill: int) -> torch.Tensor:
-        return torch.tensor([row[key] + [fill] * (longest - len(row[key])) for row in batch])
-
-    mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (longest - len(row["input_ids"])) for row in batch])
-    return {"input_ids": padded("input_ids", pad), "attention_mask": mask, "labels": padded("labels", IGNORED)}
+    history = trainer.state.log_history
+    trained = _trained(out, history, trainer.best(), rows, left_out, model)
+    weights = trainer.shared_weights()
+    with together():
+        if is_first():
+            with staged_folder(out) as stage:
+                _write_model(stage, trainer.model, weights, tokenizer, settings)
+                record = _record(trained, settings, len(held.rows), history)
+                write_text(stage / HISTORY, json.dumps(record, indent=2, default=str) + "\n")
+                write_manifest(stage, _manifest(stage, trained, settings, record, base, describe(data, pairs), model))
+            shutil.rmtree(work, ignore_errors=True)
+    return trained
 
 
 def _check(settings: TrainSettings) -> None:
+    def refuse(name: str, must: str) -> None:
+        raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be {must}")
+
     if settings.vocabulary % 256 or settings.vocabulary < 512:
-        raise InputError(f"--vocabulary {settings.vocabulary}: must be a multiple of 256, at least 512")
-    for name in ("batch_size", "max_length", "lora_rank", "checkpoint_every", "learning_rate", "epochs"):
-        if getattr(settings, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be above 0")
+        refuse("vocabulary", "a multiple of 256, at least 512")
+    counts = ("batch_size", "accumulation", "max_length", "lora_rank", "checkpoint_every", "validation_every")
+    for name in (*counts, "learning_rate", "epochs"):
+        if not getattr(settings, name) > 0:
+            refuse(name, "above 0")
+    if not 0 <= settings.warmup < 1:
+        refuse("warmup", "a share of the steps: at least 0 and below 1")
+    for name in ("weight_decay", "validation", "validation_questions"):
+        if not getattr(settings, name) >= 0:
+            refuse(name, "at least 0")
+    if settings.validation > 1 and settings.validation % 1:
+        refuse("validation", "a share below 1, or a whole number of questions")
+    if settings.batch_size % _parts(settings):
+        refuse(
+            "batch_size", f"a multiple of {_parts(settings)}: the parts that --accumulation and processes make of it"
+        )
+    check_tuning(settings)
 
 
-def _with_adapter(model: PreTrainedModel, settings: TrainSettings) -> Any:
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
+def _parts(settings: TrainSettings) -> int:
+    return settings.accumulation * settings.num_processes
 
 
-def _arguments(work: Path, settings: TrainSettings) -> TrainingArguments:
-    return TrainingArguments(
+def _pairs(data: Path, settings: TrainSettings, warn: Callable[[str], None]) -> tuple[list[Pair], Counter[str]]:
+    """The training set, without what is in a test split."""
+    pairs, left_out = read_pairs(data, settings.method, settings.prompt_style, settings.max_subquestions)
+    check_text(data, pairs)
+    tests = held_out_in([settings.held_out] if settings.held_out else [])
+    pairs, leaks = check_leaks(data, pairs, tests, exclude=settings.exclude_leaks)
+    if leaks:
+        left_out["in a test split"] += len(leaks)
+    if settings.method not in ANSWERING and all(p.messages and p.completion == NOT_NEEDED for p in pairs):
+        warn(f'{data}: every row says "{NOT_NEEDED}": the student will learn to decompose nothing')
+    return pairs, left_out
+
+
+def _to_measure(
+    pairs: Sequence[Pair], encoded: Sequence[Encoded], chosen: Sequence[bool], settings: TrainSettings
+) -> HeldOut:
+    held = [(pair, row) for pair, row, is_held in zip(pairs, encoded, chosen, strict=True) if is_held]
+    decomposed = [] if settings.method in ANSWERING else [(p, row) for p, row in held if p.messages]
+    asked = decomposed[: settings.validation_questions]
+    return HeldOut([row for _, row in held], [pair for pair, _ in asked], [row for _, row in asked])
+
+
+def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArguments:
+    steps = settings.max_steps
+    if steps <= 0:
+        steps = math.ceil(settings.epochs * math.ceil(rows / settings.batch_size))
+    how: dict[str, Any] = {}
+    if settings.gradient_checkpointing:
+        how = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    args = TrainingArguments(
         output_dir=str(work),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.batch_size,
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size // _parts(settings),
+        gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_ratio=0.03,
-        weight_decay=0.01,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
         adam_beta2=0.98,  # small batches, few steps: the usual 0.999 remembers too long
         max_grad_norm=1.0,
         use_cpu=not torch.cuda.is_available(),
-        bf16=_has_bf16(),
-        logging_steps=10,
+        bf16=uses_bf16(settings),
+        logging_steps=LOG_EVERY,
         logging_nan_inf_filter=False,
-        save_steps=settings.checkpoint_every,
-        save_total_limit=1,
+        save_strategy="no",  # trainer.py says when
         seed=settings.seed,
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        **how,
+    )
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # several GPUs are for several processes; one would split its batches over them
+    return args
+
+
+def _board(out: Path, work: Path) -> Any:
+    """A TensorBoard log beside `out`, one for each run by its key; None where it is not installed."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out.with_name(f"{out.name}.tensorboard") / work.name.split(".")[-2]))
+
+
+def _trained(
+    out: Path,
+    history: Sequence[dict[str, Any]],
+    best: dict[str, Any] | None,
+    rows: Sequence[Encoded],
+    left_out: Counter[str],
+    model: Any,
+) -> Trained:
+    return Trained(
+        out,
+        tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry),
+        history[-1]["seconds"],
+        len(rows),
+        dict(left_out),
+        sum(p.numel() for p in model.parameters() if p.requires_grad),
+        best["step"] if best else None,
+        best["held_out"] if best else {},
     )
 
 
-def _has_bf16() -> bool:
-    """Whether this machine multiplies in bfloat16 faster than in float32; weights stay in float32 on a CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    features = getattr(torch.cpu, "get_capabilities", dict)()  # older ones cannot say
-    return bool(features.get("avx512_bf16"))
+def _write_model(
+    stage: Path, model: Any, weights: Any, tokenizer: PreTrainedTokenizerBase, settings: TrainSettings
+) -> None:
+    if settings.from_scratch or settings.tuning == "full":
+        if weights is not None:
+            with torch.device("meta"):
+                model = type(model)(model.config)
+            model.load_state_dict(weights, assign=True)
+            model.tie_weights()
+        most = max(p.abs().max().item() for p in model.parameters())
+        dtype = torch.float16 if most < torch.finfo(torch.float16).max else torch.bfloat16
+        save_folder(model.to(dtype), tokenizer, stage)
+    else:
+        model.save_pretrained(stage, state_dict=weights, safe_serialization=True)
+        tokenizer.save_pretrained(stage)
 
 
-class _Trainer(Trainer):
-    """The Trainer with batches of its own."""
+def _record(trained: Trained, settings: TrainSettings, held: int, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    last = history[-1]
+    return {
+        "settings": dataclasses.asdict(settings),
+        "rows": trained.rows,
+        "held_out_rows": held,
+        "left_out": trained.left_out,
+        "trained_parameters": trained.trained_parameters,
+        "steps": last["step"],
+        "kept": {
+            "step": trained.best_step or last["step"],
+            "loss": trained.losses[-1][1],
+            "held_out": trained.held_out,
+        },
+        "tokens": last["tokens"],
+        "seconds": last["seconds"],
+        "tokens_per_s": round(last["tokens"] / last["seconds"], 1),
+        "peak_memory_bytes": memory_peak(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "machine": dataclasses.asdict(this_machine()),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "tokenizers")},
+        "history": list(history),
+    }
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        order = RoughlyAlike(
-            [len(row["input_ids"]) for row in self.train_dataset], self.args.train_batch_size, self.args.seed
-        )
-        return self.accelerator.prepare(
-            DataLoader(
-                self.train_dataset,
-                batch_size=self.args.train_batch_size,
-                sampler=order,
-                collate_fn=self.data_collator,
-                pin_memory=self.args.dataloader_pin_memory,
-            )
-        )
 
-
-class _Watch(TrainerCallback):
-    """Turns the Trainer's log into Progress, and stops a run whose loss is no number."""
-
-    def __init__(self, report: Callable[[Progress], None], tokens_per_row: float) -> None:
-        self.report = report
-        self.tokens_per_row = tokens_per_row
-        self.losses: list[tuple[int, float]] = []
-        self.started = (0.0, 0)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self.started = (time.monotonic(), state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:  # noqa: ARG002
-        if "loss" not in logs:
-            return
-        loss = logs["loss"]
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise EdgedcError(f"the loss is {loss} at step {state.global_step}: lower --learning-rate")
-        self.losses.append((state.global_step, loss))
-        done = state.global_step - self.started[1]
-        pace = done / max(time.monotonic() - self.started[0], 1e-9)
-        tokens_per_s = pace * args.train_batch_size * self.tokens_per_row
-        self.report(
-            Progress(
-                state.global_step, state.max_steps, loss, tokens_per_s, (state.max_steps - state.global_step) / pace
-            )
-        )
+def _manifest(
+    stage: Path,
+    trained: Trained,
+    settings: TrainSettings,
+    record: dict[str, Any],
+    base: str,
+    data: Any,
+    model: Any,
+) -> Manifest:
+    essentials = ("rows", "held_out_rows", "steps", "kept", "tokens_per_s", "seconds", "peak_memory_bytes", "device")
+    recipe = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(settings).items()}
+    whole = bool(settings.from_scratch) or settings.tuning == "full"
+    return Manifest(
+        kind="model" if whole else "adapter",
+        name=trained.folder.name,
+        base=base,
+        method="from scratch" if settings.from_scratch else settings.method,
+        prompt_style=settings.prompt_style,
+        max_subquestions=settings.max_subquestions,
+        context_length=model.config.max_position_embeddings,
+        chat_template_sha256=sha256_of(stage / CHAT_TEMPLATE),
+        parameters=sum(p.numel() for p in model.parameters()),
+        data=(data,),
+        recipe=recipe | {"training": {name: record[name] for name in essentials}},
+    )
 
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Of the thousand kernels that oneDNN keeps by default, each for one shape, most are not met again: several GB in an hour.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")

@@ -1,103 +1,191 @@
-"""Collect demonstrations: a teacher's decompositions of a task's questions, one JSONL row each."""
+"""Collect demonstrations: a teacher's decompositions of a task's questions, one JSONL row a draw."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from edgedc.decomposition import Decomposition
-from edgedc.errors import InputError, SolverError
-from edgedc.files import Row, RowWriter, key_of
-from edgedc.generation import Generation
-from edgedc.pipeline import Decomposer, decompose
+from edgedc.errors import BudgetError, EdgedcError, InputError, SolverError
+from edgedc.files import Row, RowWriter
+from edgedc.flags import flag
+from edgedc.prompts import MAX_SUBQUESTIONS, MAX_TOKENS_DECOMPOSE
 from edgedc.tasks import Example
+
+from .draws import Draw, draw_of
+from .engines import Failure, run
+from .projection import Projection, cost_of, project
+from .remote import CallSettings
+from .spending import Spending
+from .teachers import GoldTeacher, RemoteTeacher, Teacher
+
+
+@dataclass(frozen=True)
+class TeachSettings(CallSettings):
+    teacher: str = flag(
+        "gold",
+        "Teacher: a model's name at its server, the path of a bundle, model folder or GGUF file, or gold: the task's "
+        "own decompositions.",
+    )
+    teacher_url: str = flag("", "OpenAI-compatible server of the teacher.")
+    draws: int = flag(1, "Decompositions of each question.")
+    temperature: float = flag(0.0, "Temperature of the draws; several of them need one above 0.")
+    draw_seed: int = flag(0, "Seed of the first draw of each question; the next ones have the next seeds.")
+    max_subquestions: int | None = flag(MAX_SUBQUESTIONS, "Cap that the teacher is given.")
+    shots: int = flag(0, "Worked examples in the prompt: 0 or 1.")
+    max_tokens: int = flag(MAX_TOKENS_DECOMPOSE, "Longest reply of the teacher, in tokens.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        cap, shots = self.max_subquestions, self.shots
+        for name, wrong, must in (
+            ("draws", self.draws < 1, "be at least 1"),
+            ("temperature", not 0 <= self.temperature <= 2, "be from 0 to 2"),
+            ("temperature", self.draws > 1 and not self.temperature, "be above 0, or all draws would be the same"),
+            ("max-subquestions", cap is not None and cap < 1, "be at least 1, or none"),
+            ("shots", shots not in (0, 1), "be 0 or 1"),
+            ("max-subquestions", shots and cap is not None and cap < 2, "be at least 2: the worked example has two"),
+            ("max-tokens", self.max_tokens < 1, "be at least 1"),
+        ):
+            if wrong:
+                raise InputError(f"--{name} {getattr(self, name.replace('-', '_'))}: must {must}")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` draws have rows, `failed` have none after their retries, the last for the reason `error`.
+
+    `spent` is what the file has cost, in US dollars.
+    """
+
+    done: int
+    total: int
+    failed: int
+    spent: float
+    error: EdgedcError | None
+
+
+@dataclass
+class Taught:
+    """What the file holds of what was asked for: draws by outcome, and how many are missing because calls failed.
+
+    `spent` is what the file has cost, and `lost` the part of it for calls that gave no row, at their worst; in US
+    dollars. `error` is the last failure. `unsupported`: settings that the server did not take.
+    """
+
+    outcomes: Counter[str]
+    missing: int
+    spent: float
+    lost: float
+    error: EdgedcError | None = None
+    unsupported: set[str] = field(default_factory=set)
+    simulated: bool = False
+
+    def add(self, row: Row) -> None:
+        self.outcomes[row["outcome"]] += 1
+        self.missing -= 1
+        self.unsupported.update(row["unsupported"])
+        self.simulated = self.simulated or row["simulated"]
 
 
 def teach(
-    examples: Sequence[Example],
-    teacher: Decomposer | None,
+    examples: Iterable[Example],
+    teacher: Teacher,
     out: Path,
+    settings: TeachSettings,
     *,
-    concurrency: int = 1,
-    report: Callable[[int, int], None],
-) -> Counter[str]:
-    """Append one row per question that `out` does not have yet; returns how many rows of each status it then holds.
+    announce: Callable[[Projection], None],
+    report: Callable[[Progress], None],
+) -> Taught:
+    """Append one row per draw that `out` does not have yet. `examples` is gone through several times.
 
-    `teacher` None takes the examples' own decompositions; one without any is an InputError. Rows are written as the
-    replies come, so that a kill loses what was in flight and nothing else. A call that fails after its retries ends the
-    run with its error, once the calls in flight are written.
+    `announce` gets what is to come before anything is asked. Rows are written as the replies come, so that a kill loses
+    what was in flight and nothing else. A call that fails after its retries is counted, and a rerun asks it again.
+    Raises InputError for a question without a decomposition where those are to be taken, and whatever
+    `engines.run` raises when there is no point in asking on: BudgetError, or the last of many failures.
     """
-    missing = next((e for e in examples if e.decomposition is None), None) if teacher is None else None
-    if missing:
-        raise InputError(f"question {missing.id} has no decomposition of its own: name a model with --teacher")
+    if isinstance(teacher, GoldTeacher):
+        _check_gold(examples)
     with RowWriter(out) as writer:
-        todo = [(key, e) for e in examples if (key := _key(e, teacher)) not in writer.rows]
-        done = len(examples) - len(todo)
-        for key, example, decomposition, generation in _replies(todo, teacher, concurrency):
-            writer.write(_row(key, example, teacher, decomposition, generation))
-            done += 1
-            report(done, len(examples))
-        return Counter("over the cap" if row["over_cap"] else row["status"] for row in writer.rows.values())
+        spending = Spending(out, writer.rows, partial(cost_of, price=teacher.price))
+        settled = False
+        try:
+            taught = _ask(plan(examples, teacher, settings), teacher, settings, writer, spending, announce, report)
+            settled = True
+        except (BudgetError, SolverError):  # raised when nothing is in flight any more
+            settled = True
+            raise
+        finally:
+            spending.close(settled=settled)
+    return taught
 
 
-Reply = tuple[str, Example, Decomposition, Generation | None]
+def _check_gold(examples: Iterable[Example]) -> None:
+    missing = next((example.id for example in examples if example.decomposition is None), None)
+    if missing is not None:
+        raise InputError(f"question {missing} has no decomposition of its own: name a model with --teacher")
 
 
-def _replies(todo: Sequence[tuple[str, Example]], teacher: Decomposer | None, concurrency: int) -> Iterator[Reply]:
-    if teacher is None:
-        for key, example in todo:
-            assert example.decomposition is not None  # teach has looked
-            yield key, example, example.decomposition, None
-        return
+def _ask(
+    plan: Callable[[], Iterator[Draw]],
+    teacher: Teacher,
+    settings: TeachSettings,
+    writer: RowWriter,
+    spending: Spending,
+    announce: Callable[[Projection], None],
+    report: Callable[[Progress], None],
+) -> Taught:
+    missing: set[str] = set()
+    found: set[str] = set()
 
-    def ask(key: str, example: Example) -> Reply:
-        return key, example, *decompose(teacher, example.question, example.premise)
+    def first() -> Iterator[Draw]:
+        for draw in plan():
+            known = found if draw.key in writer.rows else missing
+            if draw.key not in known:
+                known.add(draw.key)
+                if known is missing:
+                    yield draw
 
-    waiting = iter(todo)
-    failed: SolverError | None = None
-    with ThreadPoolExecutor(concurrency) as pool:
-        running: set[Future[Reply]] = set()
-        while True:
-            while failed is None and len(running) < concurrency and (item := next(waiting, None)):
-                running.add(pool.submit(ask, *item))
-            if not running:
-                break
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                try:
-                    reply = future.result()
-                except SolverError as error:
-                    failed = failed or error
-                else:
-                    yield reply
-    if failed:
-        raise failed
+    announce(project(first(), writer.rows.values(), teacher, settings, spending.total))
+    total = len(found) + len(missing)
+    taught = Taught(Counter(), total, spending.total, spending.lost)
+    for key in found:
+        taught.add(writer.rows[key])
+
+    def asked() -> Iterator[Draw]:
+        for draw in plan():
+            if draw.key in missing:
+                missing.remove(draw.key)  # a question that comes twice is asked once
+                spending.asking(draw.key, teacher.worst(draw))
+                yield draw
+
+    if isinstance(teacher, RemoteTeacher):
+        teacher = replace(teacher, server=replace(teacher.server, spent=spending.total))
+    concurrency = 1 if isinstance(teacher, GoldTeacher) else settings.concurrency
+    failed = 0
+    with closing(run(teacher, asked(), engine=settings.engine, concurrency=concurrency)) as results:
+        for result in results:
+            if isinstance(result, Failure):
+                failed += 1
+                spending.failed(result.item.key, getattr(result.error, "cost", 0.0))
+                taught.error = result.error
+            else:
+                writer.write(result)
+                spending.answered(result)
+                taught.add(result)
+            taught.spent, taught.lost = spending.total, spending.lost
+            report(Progress(total - taught.missing, total, failed, spending.total, taught.error))
+    return taught
 
 
-def _key(example: Example, teacher: Decomposer | None) -> str:
-    who = [teacher.name, teacher.style, teacher.cap, teacher.max_tokens] if teacher else "gold"
-    return key_of(who, example.question, example.premise)
+def plan(examples: Iterable[Example], teacher: Teacher, settings: TeachSettings) -> Callable[[], Iterator[Draw]]:
+    """All draws, in order: a run that ends early has asked every question once before it asks one twice."""
 
+    def draws() -> Iterator[Draw]:
+        for number in range(settings.draws):
+            seed = settings.draw_seed + number if isinstance(teacher, RemoteTeacher) else None
+            for example in examples:
+                yield draw_of(example, teacher.identity, teacher.form, number, seed)
 
-def _row(
-    key: str, example: Example, teacher: Decomposer | None, decomposition: Decomposition, generation: Generation | None
-) -> Row:
-    cap = teacher.cap if teacher else None
-    return {
-        "key": key,
-        "id": example.id,
-        "question": example.question,
-        "premise": example.premise,
-        "answer": example.answer,
-        "status": decomposition.status,
-        "subquestions": decomposition.texts,
-        "over_cap": decomposition.exceeds(cap),
-        "raw": decomposition.raw,
-        "teacher": teacher.name if teacher else "gold",
-        "prompt_style": teacher.style if teacher else None,
-        "cap": cap,
-        "finish_reason": generation.finish_reason if generation else None,
-        "usage": asdict(generation.usage) if generation else None,
-        "seconds": generation.total_s if generation else None,
-    }
+    return draws

@@ -15,7 +15,11 @@ from typing import Any
 
 from edgedc.errors import InputError
 
-_STRING, _ARRAY = 8, 9
+# A key of edgedc's own, which llama.cpp's quantiser copies: what the tokenizer does to a text before all else.
+NORMALIZER = "edgedc.tokenizer.normalizer"
+NFC = "NFC"
+
+STRING, _ARRAY = 8, 9
 # struct's code of a value, by its type's number
 _CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _FOURS = (4, 5, 6)
@@ -26,6 +30,7 @@ _LONGEST_NAME = 63  # of a tensor, in llama.cpp
 _DIMENSIONS = 4
 _MOST_LAYERS = 512
 _INTEGER_TENSORS = range(24, 29)  # I8 to I64 and F64: no weight is stored so, and computing with one aborts
+_F32 = 0
 _TOKENIZERS = ("gpt2", "llama", "bert", "t5", "rwkv", "plamo2", "gemma4", "hybriddna", "whitespace")
 _TOKENS = "tokenizer.ggml.tokens"
 _BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
@@ -117,12 +122,12 @@ class Reader:
         return kept
 
     def value(self, kind: int, *, keep: bool) -> Any:
-        if kind == _STRING:
+        if kind == STRING:
             return self.text()
         if kind != _ARRAY:
             return self.take(_code(kind))
         kind, count = self.take("I"), self.take("Q")
-        if kind != _STRING:
+        if kind != STRING:
             self.skip(count * struct.calcsize("<" + _code(kind)))
             return _Array(kind, count)
         strings = self.strings(count, keep=keep)
@@ -188,7 +193,7 @@ def _check_tokenizer(metadata: dict[str, Any]) -> None:
     model, tokens = metadata.get("tokenizer.ggml.model"), metadata.get(_TOKENS)
     if model not in _TOKENIZERS:
         raise ValueError(f"tokenizer.ggml.model is {model!r}")
-    if not isinstance(tokens, _Array) or tokens.kind != _STRING or not tokens.count:
+    if not isinstance(tokens, _Array) or tokens.kind != STRING or not tokens.count:
         raise ValueError(f"{_TOKENS} is {tokens!r}")
     if len(tokens.strings) < tokens.count:
         raise ValueError(f"two of its {tokens.count} tokens are the same")
@@ -200,6 +205,8 @@ def _check_tokenizer(metadata: dict[str, Any]) -> None:
             isinstance(array, _Array) and array.kind in _FOURS and array.count == tokens.count
         ):
             raise ValueError(f"{key} is {array!r}, not one for each of {tokens.count} tokens")
+    if NORMALIZER in metadata and (metadata[NORMALIZER] != NFC or model != "gpt2"):
+        raise ValueError(f"{NORMALIZER} is {metadata[NORMALIZER]!r}, of a {model} tokenizer")
     special = [key for key in metadata if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")]
     for key in special:
         if type(metadata[key]) is not int or not 0 <= metadata[key] < tokens.count:
@@ -217,6 +224,8 @@ def _check_tensors(reader: Reader, count: int, metadata: dict[str, Any]) -> None
         name = entry.name
         if name in names or entry.offset % alignment or entry.kind in _INTEGER_TENSORS:
             raise ValueError(f"the entry of tensor {name!r} is malformed, or there twice")
+        if len(entry.shape) == 1 and entry.kind != _F32:
+            raise ValueError(f"tensor {name!r} has one dimension and is not stored as F32, and llama.cpp aborts")
         layer = name.split(".")[1] if name.startswith("blk.") else "0"
         if not layer.isdecimal() or int(layer) >= layers:
             raise ValueError(f"tensor {name!r} is none of {layers} layers'")

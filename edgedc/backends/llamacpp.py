@@ -15,6 +15,7 @@ from edgedc.backends.chat import ChatTemplate
 from edgedc.backends.gguf_header import check_header
 from edgedc.backends.greedy import check_context, follow, physical_cores
 from edgedc.backends.llamacpp_vocab import LlamaVocab
+from edgedc.backends.marks import Marks
 from edgedc.bundle import SpecialIds
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.generation import Generation, Message
@@ -86,6 +87,7 @@ class LlamaCppBackend:
         if not self._model:
             raise InputError(f"{path}: llama.cpp cannot load it: {_said()}")
         self._vocab = LlamaVocab(self._model, path)
+        self._marks = Marks(self._vocab.special, self._vocab.tokenize)
         trained = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_length = min(context_length or trained, trained)
         self.template = self._template_in_file()
@@ -101,7 +103,7 @@ class LlamaCppBackend:
         return self._chat.render(messages)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self.tokenize(self.render(messages))
+        return self._marks.encode(messages, self.render)
 
     def tokenize(self, prompt: str) -> list[int]:
         """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
@@ -112,7 +114,9 @@ class LlamaCppBackend:
         return self.complete(self.encode(messages), max_tokens=max_tokens, started=started)
 
     def complete(self, ids: Sequence[int], *, max_tokens: int, started: float | None = None) -> Generation:
-        """Go on from token ids. Raises ContextError as `generate` does."""
+        """Go on from token ids. Raises ContextError as `generate` does, InputError when there are none."""
+        if not ids:
+            raise InputError(f"{self._path}: the prompt has no tokens: its chat template writes nothing")
         check_context(len(ids), max_tokens, self.context_length)
         self._make_room(len(ids) + max_tokens)
         return follow(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgedc.backends.chat import ChatTemplate, end_tokens, read_chat_template, read_config, read_special_ids
 from edgedc.backends.greedy import GreedyBackend, check_context, physical_cores
+from edgedc.backends.marks import Marks
 from edgedc.backends.onnx_graph import Graph
 from edgedc.bundle import SpecialIds
 from edgedc.errors import InputError, MissingExtra
@@ -44,6 +45,8 @@ class OnnxBackend(GreedyBackend):
         self._chat = chat or read_chat_template(folder)
         self.template = None if chat else self._chat.text
         self._tokenizer = read_tokenizer(folder)
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        self._marks = Marks({token.content: id for id, token in added if token.special}, self._ids)
         self._ends = end_tokens(folder, self._tokenizer.token_to_id)
         self._graph = Graph(path, _context_length(folder, context_length), threads or physical_cores())
         self.context_length = self._graph.context_length
@@ -51,9 +54,11 @@ class OnnxBackend(GreedyBackend):
     def render(self, messages: Sequence[Message]) -> str:
         return self._chat.render(messages)
 
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._marks.encode(messages, self.render)
+
     def tokenize(self, prompt: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids
-        return ids
+        return self._ids(prompt, True)
 
     def text_of(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -70,6 +75,11 @@ class OnnxBackend(GreedyBackend):
 
     def close(self) -> None:
         del self._graph
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        self._tokenizer.encode_special_tokens = not special
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _greedy(self, ids: list[int]) -> Iterator[int]:
         logits = self._graph.logits(ids, start=len(ids) - 1)

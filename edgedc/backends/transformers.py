@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgedc.backends.chat import ChatTemplate, end_tokens
 from edgedc.backends.greedy import GreedyBackend, check_context, encodable
+from edgedc.backends.marks import Marks
 from edgedc.bundle import SpecialIds, check_model_folder
 from edgedc.errors import InputError, MissingExtra
 from edgedc.generation import Message
@@ -54,6 +55,7 @@ class TransformersBackend(GreedyBackend):
                 self._model = peft.PeftModel.from_pretrained(self._model, str(adapter)).merge_and_unload()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{folder}: transformers cannot load it: {' '.join(str(error).split())[:300]}") from error
+        self._marks = marks_of(self._tokenizer)
         self._chat = chat
         self.template = None if chat else self._default_template()
         if not chat and self.template is None:
@@ -72,6 +74,9 @@ class TransformersBackend(GreedyBackend):
         except TemplateError as error:
             raise InputError(f"{self._folder}: the chat template refused these messages: {error}") from error
         return encodable(text)
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._marks.encode(messages, self.render)
 
     def tokenize(self, prompt: str) -> list[int]:
         ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -112,3 +117,14 @@ class TransformersBackend(GreedyBackend):
             token = int(made.logits[0, -1].argmax())
             yield token
             ids = [token]
+
+
+def marks_of(tokenizer: Any) -> Marks:
+    """The special tokens of a tokenizer of transformers."""
+
+    def tokenize(text: str, special: bool) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+        return ids
+
+    added = tokenizer.added_tokens_decoder.items()
+    return Marks({token.content: id for id, token in added if token.special}, tokenize)

@@ -1,6 +1,7 @@
 """How often a decomposer says exactly what it should have said."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -81,6 +82,22 @@ def quality_of(matches: Iterable[Match]) -> Quality:
         status=Share(sum(m.status for m in matches), n),
         count=Share(sum(m.count for m in matches), n),
     )
+
+
+def rouge_l(made: str, known: str) -> float:
+    """F1 of the longest common subsequence of words, without case and punctuation (ROUGE-L, Lin 2004); 1 if both have
+    no words."""
+    ours, theirs = (re.findall(r"\w+", text.casefold()) for text in (made, known))
+    if not ours or not theirs:
+        return float(ours == theirs)
+    lengths = [0] * (len(theirs) + 1)  # of the subsequence common to our words so far and their first k
+    for word in ours:
+        diagonal = 0
+        for k, other in enumerate(theirs, start=1):
+            above = lengths[k]
+            lengths[k] = diagonal + 1 if word == other else max(above, lengths[k - 1])
+            diagonal = above
+    return 2 * lengths[-1] / (len(ours) + len(theirs))
 
 
 def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:

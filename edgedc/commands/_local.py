@@ -13,6 +13,7 @@ from edgedc.bundle import newest
 from edgedc.decomposition import Decomposition, parse
 from edgedc.files import Row, key_of
 from edgedc.generation import Backend, Generation
+from edgedc.methods import check_decomposes
 from edgedc.pipeline import Decomposer, decompose, remark
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
@@ -126,12 +127,16 @@ def model_options(command: Command) -> Command:
 
 
 def choose_local(settings: Settings) -> Local:
-    """Find the model, the newest bundle below the working folder if none is named, and say which on stderr."""
+    """Find the model, the newest bundle below the working folder if none is named, and say which on stderr.
+
+    Raises InputError when there is none that can run here, and for one that was trained to answer.
+    """
     path = settings.model
     if path is None:
         path = newest("bundle", Path.cwd())
         click.echo(f"model: {path}", err=True)
     engine = next((e for e in ENGINES if e == settings.backend), None)
     choice = choose(path, engine=engine, quantization=settings.quantization)
+    check_decomposes(path, choice.manifest.method)
     cap = settings.max_subquestions
     return Local(choice, settings, choice.manifest.max_subquestions if cap is None else cap)

@@ -16,6 +16,7 @@ from edgedc.bundle import newest
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
 from edgedc.flags import flag, flags
 from edgedc.ledger import Budget, Price, find_price
+from edgedc.methods import check_decomposes
 from edgedc.pipeline import Mode
 from edgedc.solvers.openai import OpenAISolver, open_solver
 from edgedc.tasks import Selection, find_task, load_examples
@@ -120,6 +121,8 @@ def _open_locals(
     folders = models or (newest("bundle", Path()),)
     pairs = itertools.product(folders, quantizations or (None,))
     choices = [choose(folder, engine=engine, quantization=quantization) for folder, quantization in pairs]
+    for choice in choices:
+        check_decomposes(choice.folder, choice.manifest.method)
     systems = []
     for choice in choices:
         name = _name(choice, several=len(folders) > 1)

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import click
 
 from edgedc.bench.table import table
-from edgedc.cli import cli, workshop
+from edgedc.cli import workshop
+from edgedc.commands._verbs import run
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
@@ -77,13 +77,6 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
         "bench.json": "local against remote (simulated solver)",
     }
     click.echo(table(["path", "what"], [[str(out / name), what] for name, what in made.items()]))
-
-
-def run(*args: object) -> None:
-    """Show a verb as a person would type it, and run it."""
-    words = [str(arg) for arg in args]
-    click.echo(f"\n$ edgedc {shlex.join(words)}", err=True)
-    cli.main(words, prog_name="edgedc", standalone_mode=False)
 
 
 def _step(title: str) -> None:

@@ -9,6 +9,7 @@ from edgedc.bench.table import table
 from edgedc.bundle import Format, Manifest, newest
 from edgedc.cli import workshop
 from edgedc.errors import GateError, InputError
+from edgedc.flags import resolved
 
 
 @click.command()
@@ -119,6 +120,7 @@ def command(
         drop,
         llama_cpp,
         gated,
+        resolved(),
     )
     manifest, made = workshop("export.ship").ship(model, out, order, lambda line: click.echo(line, err=True))
     click.echo(_shown(manifest))
@@ -148,7 +150,9 @@ def _shown(manifest: Manifest) -> str:
         shown = {key: f"{a.gate[key]:.1%}" for key in ("token_ids", "top1", "text", "decomposition") if a.gate}
         kl = f"{a.gate['kl']:.1e}" if a.gate and a.gate["kl"] is not None else None
         shares = (shown.get("token_ids"), shown.get("top1"), kl, shown.get("text"), shown.get("decomposition"))
-        passed = "not gated" if a.passed is None else "yes" if a.passed else "NO"
+        reason = a.details.get("not_gated")
+        unknown = f"not gated ({reason})" if reason else "not gated"
+        passed = unknown if a.passed is None else "yes" if a.passed else "NO"
         size = f"{a.bytes / 1e6:.1f}", f"{a.details['bits_per_weight']:.2f}"
         rows.append((a.path, a.quantization, *size, *shares, passed))
     return table(headers, rows)

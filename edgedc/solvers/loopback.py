@@ -4,11 +4,11 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 from edgedc.errors import InputError
 from edgedc.flags import flag
@@ -26,10 +26,14 @@ class Timing:
     per_token_s: float = flag(0.004, "Seconds per token of a reply.")
 
 
+class Reply(Protocol):
+    """What a model says. `seed` is given for a reply that is to be sampled: a request with a temperature above 0."""
+
+    def __call__(self, messages: Sequence[Message], *, seed: int = 0) -> str: ...
+
+
 @contextmanager
-def serve(
-    reply: Callable[[Sequence[Message]], str], model: str, *, port: int, timing: Timing, simulated: bool
-) -> Iterator[str]:
+def serve(reply: Reply, model: str, *, port: int, timing: Timing, simulated: bool) -> Iterator[str]:
     """Serve `reply` while the block runs; yields the base URL. Port 0 takes a free one; raises InputError if taken.
 
     A simulated model says so, in /v1/models and in a header of every response.
@@ -52,9 +56,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(
-        self, port: int, reply: Callable[[Sequence[Message]], str], model: str, timing: Timing, simulated: bool
-    ) -> None:
+    def __init__(self, port: int, reply: Reply, model: str, timing: Timing, simulated: bool) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.reply, self.model, self.timing, self.simulated = reply, model, timing, simulated
 
@@ -102,7 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(request)
 
     def _answer(self, request: dict[str, Any]) -> None:
-        tokens = _tokens(self.server.reply(request["messages"]))
+        sampled = {"seed": request.get("seed") or 0} if request.get("temperature") else {}
+        tokens = _tokens(self.server.reply(request["messages"], **sampled))
         limit = request.get("max_completion_tokens", request.get("max_tokens"))
         kept = tokens if limit is None else tokens[:limit]
         reason = "stop" if kept == tokens else "length"
@@ -165,6 +168,9 @@ def _checked(request: Any) -> dict[str, Any]:
     for field in ("max_tokens", "max_completion_tokens"):
         if not isinstance(request.get(field, 1), int) or request.get(field, 1) < 1:
             raise ValueError(f"{field} must be a positive integer")
+    temperature, seed = request.get("temperature") or 0, request.get("seed") or 0
+    if not (isinstance(temperature, int | float) and 0 <= temperature <= 2 and isinstance(seed, int)):
+        raise ValueError("temperature must be a number from 0 to 2, and seed an integer")
     if not isinstance(request.get("stream_options") or {}, dict):
         raise ValueError("stream_options must be an object")
     return dict(request)

@@ -9,18 +9,20 @@ from edgedc.ledger import Usage, estimate_tokens
 
 
 class ScriptedSolver:
-    """Gives the replies in order, as text or as whole generations, and keeps what it was asked in `asked`."""
+    """Gives the replies in order, as text or whole generations; `asked` and `seeds` keep what it was asked."""
 
     model = "scripted"
 
     def __init__(self, replies: Iterable[str | Generation]) -> None:
         self._replies = iter(replies)
         self.asked: list[Sequence[Message]] = []
+        self.seeds: list[int | None] = []
 
-    def solve(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+    def solve(self, messages: Sequence[Message], *, max_tokens: int, seed: int | None = None) -> Generation:
         """Cuts a text at `max_tokens`, about four characters each. Raises SolverReply when the script is over."""
         started = time.monotonic()
         self.asked.append(messages)
+        self.seeds.append(seed)
         reply = next(self._replies, None)
         if reply is None:
             raise SolverReply(f"the script has no reply to call {len(self.asked)}")

@@ -52,6 +52,7 @@ class Skill:
     asked: float = flag(0.02, "Chance that a step goes wrong when a subquestion asks for it.")
     reasoned: float = flag(0.10, "Chance that a step goes wrong when the solver finds it by itself.")
     in_head: float = flag(0.25, "Chance that a step goes wrong when the solver may not reason.")
+    drawn: float = flag(0.2, "Chance that a sampled decomposition leaves a subquestion out.")
 
 
 @contextmanager
@@ -75,8 +76,9 @@ def simulated_server(
 class SimulatedSolver:
     """Replies to the prompts of edgedc/prompts.py about the problems it was given.
 
-    Asked to decompose, it gives the problem's known decomposition. Asked to solve, it is right if and only if no step
-    goes wrong. What goes wrong is fixed by (seed, problem, step, kind), so two runs agree.
+    Asked to decompose, it gives the problem's known decomposition; sampled, at times one that lacks a subquestion.
+    Asked to solve, it is right if and only if no step goes wrong. What goes wrong is fixed by (seed, problem, step,
+    kind), and by the seed of a draw, so two runs agree.
     """
 
     def __init__(self, problems: Iterable[KnownProblem], skill: Skill, seed: int) -> None:
@@ -84,7 +86,7 @@ class SimulatedSolver:
         self._skill = skill
         self._seed = seed
 
-    def reply(self, messages: Sequence[Message]) -> str:
+    def reply(self, messages: Sequence[Message], *, seed: int | None = None) -> str:
         prompt = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
         head, _, asked = prompt.partition("Question: ")
         # What stands before the question (and its context) says what is to be done.
@@ -94,7 +96,7 @@ class SimulatedSolver:
         if problem is None or task is None:
             return _UNKNOWN
         if task == "decompose":
-            return render(problem.decomposition)
+            return render(problem.decomposition if seed is None else self._drawn(problem, seed))
         if task in ("single-stage", "cot"):
             values = self._values(problem, set(), "in_head" if task == "single-stage" else "reasoned")
         else:
@@ -108,6 +110,13 @@ class SimulatedSolver:
             lines = [f"{k}. {text} {_value(problem, values, text)}" for k, text in enumerate(given, start=1)]
         return "\n".join([*lines, f"{ANSWER_MARK}{values[-1]}"])
 
+    def _drawn(self, problem: KnownProblem, seed: int) -> Decomposition:
+        texts = problem.decomposition.texts
+        digest = hashlib.sha256(f"{self._seed}|{problem.id}|draw {seed}".encode()).digest()
+        if texts and _chance(digest) < self._skill.drawn:
+            del texts[digest[8] % len(texts)]
+        return decomposition_of(texts)
+
     def _values(self, problem: KnownProblem, asked: set[str], otherwise: Kind) -> list[int]:
         """What the solver takes each step's value for. An error carries over to the steps that build on it."""
         off: list[int] = []
@@ -120,9 +129,12 @@ class SimulatedSolver:
     def _error(self, problem: str, step: int, kind: Kind) -> int:
         """How far off a step comes out by its own fault: 0, or 1 to 9 too much (so that errors never cancel out)."""
         digest = hashlib.sha256(f"{self._seed}|{problem}|{step}|{kind}".encode()).digest()
-        chance = int.from_bytes(digest[:8], "big") / 2**64
         rate: float = getattr(self._skill, kind)
-        return 1 + digest[8] % 9 if chance < rate else 0
+        return 1 + digest[8] % 9 if _chance(digest) < rate else 0
+
+
+def _chance(digest: bytes) -> float:
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _line(problem: KnownProblem, values: Sequence[int], text: str) -> str:

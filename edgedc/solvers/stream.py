@@ -17,6 +17,7 @@ class Reply:
 
     text: str = ""
     thought: int = 0  # characters of reasoning, which is paid for and not part of the text
+    refusal: str = ""  # what the model says instead of a reply, where the server keeps that apart
     finish_reason: str = ""
     usage: Usage | None = None
     first_token: float | None = None
@@ -84,14 +85,20 @@ def read_usage(event: dict[str, Any]) -> Usage | None:
 def _events(chunks: Iterable[bytes]) -> Iterator[str]:
     """The data of each event. Each `data:` line is one: JSON has no bare line breaks, and some servers send no blank
     line between events."""
-    rest = b""
+    rest: list[bytes] = []  # of a line whose end has not come; joined once, however small its pieces are
     for chunk in _limited(chunks):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].decode("utf-8", "replace").strip()
-    if rest.startswith(b"data:"):
-        yield rest[5:].decode("utf-8", "replace").strip()
+        *lines, last = chunk.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*rest, lines[0]])
+            rest = []
+        rest.append(last)
+        yield from (_data(line) for line in lines if line.startswith(b"data:"))
+    if (line := b"".join(rest)).startswith(b"data:"):
+        yield _data(line)
+
+
+def _data(line: bytes) -> str:
+    return line[5:].decode("utf-8", "replace").strip()
 
 
 def _limited(chunks: Iterable[bytes], limit: int = MAX_BYTES) -> Iterator[bytes]:
@@ -129,13 +136,15 @@ def _add(reply: Reply, choice: dict[str, Any], part: Any, now: float | None) -> 
         raise ValueError("a choice holds no message")
     text = part.get("content") or ""
     thought = part.get("reasoning_content") or part.get("reasoning") or ""
-    if not isinstance(text, str) or not isinstance(thought, str):
+    refusal = part.get("refusal") or ""
+    if not (isinstance(text, str) and isinstance(thought, str) and isinstance(refusal, str)):
         raise ValueError("a message's content is not text")
-    if text or thought:
+    if text or thought or refusal:
         reply.first_token = reply.first_token or now
         reply.last_token = now
     reply.text += text
     reply.thought += len(thought)
+    reply.refusal += refusal
     reason = choice.get("finish_reason")
     reply.finish_reason = reason if isinstance(reason, str) else reply.finish_reason
 

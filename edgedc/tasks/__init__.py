@@ -3,7 +3,7 @@
 import importlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgedc.decomposition import Decomposition
@@ -21,13 +21,18 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Example:
-    """A question, what it is asked about, and what is known of its answer."""
+    """A question, what it is asked about, and what is known of its answer.
+
+    `read_examples` fills in `task`, and `split` where the data does not have one of its own for each question.
+    """
 
     id: str
     question: str
     premise: str = ""
     answer: str = ""
     decomposition: Decomposition | None = None
+    task: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,15 @@ def find_task(name: str) -> Task:
     return Task(name, module.load, module.score)
 
 
+def read_examples(selection: Selection) -> Iterator[Example]:
+    """The selected examples, read as they are asked for. Raises InputError as the task's loader does."""
+    for example in itertools.islice(find_task(selection.task).load(selection), selection.limit):
+        yield replace(example, task=selection.task, split=example.split or selection.split)
+
+
 def load_examples(selection: Selection) -> list[Example]:
     """The selected examples. Raises InputError when there are none, or when one has no question."""
-    examples = list(itertools.islice(find_task(selection.task).load(selection), selection.limit))
+    examples = list(read_examples(selection))
     if not examples:
         raise InputError(f"{selection.data or selection.task}: no questions in split {selection.split!r}")
     return examples

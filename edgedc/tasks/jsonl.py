@@ -18,6 +18,7 @@ _OPTIONAL = ("premise_column", "answer_column", "decomposition_column")
 def load(selection: Selection) -> Iterator[Example]:
     """The rows of the file. Raises InputError, with the line, for an unknown column, an empty question or a bad value.
 
+    A row's own `split`, where it has one, goes before the selection's: no test question becomes a training one so.
     A row may lack any column but the question's. One that the user named and no row has is an error, before any row.
     """
     if not selection.data:
@@ -57,6 +58,7 @@ def _example(row: Row, selection: Selection, where: str, id: str) -> Example:
         premise=_text(row, selection.premise_column, where),
         answer=_text(row, selection.answer_column, where),
         decomposition=_decomposition(row.get(selection.decomposition_column), selection, where),
+        split=_text(row, "split", where),
     )
 
 

@@ -23,11 +23,11 @@ from edgedc.errors import EdgedcError, GateError, InputError
 from edgedc.generation import Message
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
-from .gate import gate
+from ..gguf.quantize import TYPES, estimate
 from ..gguf.tensors import StoredTensor
+from .gate import gate
 from .observe import Reference, threads_for
 from .prompts import Prompt
-from ..gguf.quantize import TYPES, estimate
 
 # Types that earn their size: of two that are equally large the one with less error.
 CANDIDATES = ("q2_k", "q3_k_s", "q3_k_m", "iq4_xs", "q4_0", "q4_k_s", "q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16")

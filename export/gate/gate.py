@@ -1,5 +1,6 @@
 """Compares an exported artifact with the model it was made from, through the backends that ship."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -71,6 +72,9 @@ THRESHOLDS = {
 }
 
 
+SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}  # torch's names, and the table's
+
+
 @dataclass(frozen=True)
 class Smoke:
     """One question as `edgedc doctor` asks it again on another machine, and what the artifact made of it here.
@@ -93,7 +97,8 @@ class Gate:
     `decomposition`, of the `positions` that predict the model's own replies to the first `scored` questions for `top1`.
     `kl` and `kl_most` are the mean and the largest KL(model || artifact) at these, in nats, None where a score is not
     finite or none was compared. `failed` names the checks that failed; `first_difference` the first prompt and position
-    that differ, in the first of these, or, where it passed, in anything.
+    that differ, in the first of these, or, where it passed, in anything. `reference_dtype` is torch's name of the
+    precision in which the model was held.
     """
 
     questions: int
@@ -114,6 +119,7 @@ class Gate:
     passed: bool
     first_difference: str | None
     smoke: Smoke | None = None
+    reference_dtype: str = "float32"
 
 
 def gate(
@@ -125,7 +131,7 @@ def gate(
     on_prompt: Callable[[], None] = lambda: None,
 ) -> Gate:
     """Run an artifact and compare it with `reference`. One that does not run fails; it does not raise."""
-    limits = THRESHOLDS[artifact.quantization]
+    limits = limits_for(artifact.quantization, reference.dtype)
     try:
         observed = observe(folder, artifact, prompts, reference, context, on_prompt)
     except EdgedcError as error:
@@ -148,8 +154,16 @@ def gate(
             failed=("runs",),
             passed=False,
             first_difference=f"does not run: {error}",
+            reference_dtype=reference.dtype,
         )
-    return compare(prompts, reference, observed, limits)
+    return dataclasses.replace(compare(prompts, reference, observed, limits), reference_dtype=reference.dtype)
+
+
+def limits_for(quantization: str, reference_dtype: str = "float32") -> Limits:
+    """A type's own; where the model itself was rounded to 16 bits, none that is tighter than that type's."""
+    own, rounded = THRESHOLDS[quantization], THRESHOLDS[SHORT[reference_dtype]]
+    shares = {name: min(getattr(own, name), getattr(rounded, name)) for name in ("text", "decomposition", "top1")}
+    return Limits(**shares, kl=max(own.kl, rounded.kl))
 
 
 Row = tuple[Prompt, Observation, Observation]

@@ -59,10 +59,14 @@ class Observed:
 
 @dataclass(frozen=True)
 class Reference(Observed):
-    """`scores` is a file of float32: for each prompt that has them, (positions, `vocabulary`)."""
+    """`scores` is a file of float32: for each prompt that has them, (positions, `vocabulary`).
+
+    `dtype` is torch's name of the precision in which the model was held.
+    """
 
     scores: Path
     vocabulary: int
+    dtype: str = "float32"
 
 
 @contextmanager
@@ -73,9 +77,10 @@ def reference_of(
     scratch: Path,
     *,
     adapter: Path | None = None,
+    dtype: str = "float32",
     on_prompt: Callable[[], None] = lambda: None,
 ) -> Iterator[Reference]:
-    """What a model folder, with a LoRA adapter merged into it if there is one, makes of each prompt.
+    """What a model folder, with a LoRA adapter merged into it if there is one, makes of each prompt, held in `dtype`.
 
     `context` is the number of tokens that prompt and reply may have together. The scores lie in a folder of `scratch`,
     which must have about SCORES_BYTES to spare, until the block ends. Raises EdgedcError when the model does not run.
@@ -84,10 +89,19 @@ def reference_of(
     with tempfile.TemporaryDirectory(prefix=".scores.", dir=scratch) as folder:
         scores = Path(folder) / "scores.f32"
         child = in_child(
-            f"running {model}", _run_model, model, adapter, prompts, context, threads_for(size), scores, SCORES_BYTES
+            f"running {model}",
+            _run_model,
+            model,
+            adapter,
+            dtype,
+            prompts,
+            context,
+            threads_for(size),
+            scores,
+            SCORES_BYTES,
         )
         (ids, template, vocabulary), made = _collect(child, on_prompt)
-        yield Reference(ids, template, made, scores, vocabulary)
+        yield Reference(ids, template, made, scores, vocabulary, dtype)
 
 
 def observe(
@@ -132,6 +146,7 @@ def _collect(
 def _run_model(
     folder: Path,
     adapter: Path | None,
+    dtype: str,
     prompts: Sequence[Prompt],
     context: int,
     threads: int | None,
@@ -140,8 +155,9 @@ def _run_model(
 ) -> Iterator[Observation | _Said]:
     manifest = choose(folder).manifest
     raw = raw_prompts(folder) if manifest.chat_template_sha256 is None else None
+    held = {} if dtype == "float32" else {"dtype": dtype}
     backend = TransformersBackend(
-        folder, chat=raw, context_length=manifest.context_length, threads=threads, adapter=adapter
+        folder, chat=raw, context_length=manifest.context_length, threads=threads, adapter=adapter, **held
     )
     vocabulary = 0
     with scores.open("wb") as file:

@@ -19,8 +19,8 @@ from edgedc.files import beside
 
 from ..model.adapter import Adapter, Lora, read_adapter
 from ..model.families import Architecture, Place, read_architecture
-from .to_gguf import ALIGNMENT, FILE_TYPES, STORED, TENSOR_TYPES, Kind, Placed
 from ..model.weights import Tensor, open_weights
+from .to_gguf import ALIGNMENT, FILE_TYPES, STORED, TENSOR_TYPES, Kind, Placed
 
 _EMBEDDING = "token_embd.weight"
 _ENTRY = 256  # bytes, at most, of a tensor in the header

@@ -7,15 +7,19 @@ going to read its output.
 import importlib.metadata
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
+from edgedc.backends.gguf_header import NFC, NORMALIZER, STRING, reading
 from edgedc.errors import EdgedcError, InputError, MissingExtra
-from edgedc.files import beside
+from edgedc.files import beside, read_object
+
+from .vocab_bpe import normalizer_of
 
 SCRIPT = "convert_hf_to_gguf.py"
 # What of llama.cpp is kept: about 2 of the archive's 77 MB.
@@ -46,7 +50,7 @@ def find_converter(given: Path | None, say: Callable[[str], None]) -> Path:
     folder = _cache() / f"llama.cpp-{version}"
     if not (folder / SCRIPT).is_file():
         say(f"fetching llama.cpp's converter, once: the source of llama-cpp-python {version} (77 MB), into {folder}")
-        _fetch(version, folder)
+        fetch(version, folder)
     return folder
 
 
@@ -62,6 +66,40 @@ def convert_with_llama_cpp(model: Path, out: Path, kind: str, llama_cpp: Path) -
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, env=environment, check=False).returncode
         if code or not path.is_file():
             raise EdgedcError(f"{model}: llama.cpp's own converter cannot convert it (exit code {code}); see above")
+        if _composes(model):
+            _add_normalizer(path)
+
+
+def _composes(model: Path) -> bool:
+    """Whether it has a byte-level tokenizer that brings text into NFC, which llama.cpp's converter leaves unsaid."""
+    path = model / "tokenizer.json"
+    described = read_object(path) if path.is_file() else {}
+    bpe = described.get("model") or {}
+    return bpe.get("type") == "BPE" and not bpe.get("byte_fallback") and normalizer_of(described) == [{"type": NFC}]
+
+
+def _add_normalizer(path: Path) -> None:
+    """Put edgedc's own key behind the others. Offsets of tensors count from the end of the header."""
+    with reading(path) as reader:
+        tensors, values = reader.start()
+        alignment = 32
+        for _ in range(values):
+            name, kind = reader.text(), reader.take("I")
+            value = reader.value(kind, keep=False)
+            alignment = value if name == "general.alignment" else alignment
+        infos = reader.at
+        for _ in range(tensors):
+            reader.entry()
+        end = reader.at
+    key, value = NORMALIZER.encode(), NFC.encode()
+    added = struct.pack(f"<Q{len(key)}sIQ{len(value)}s", len(key), key, STRING, len(value), value)
+    with path.open("rb") as old, beside(path) as longer, longer.open("wb") as new:
+        new.write(old.read(16) + struct.pack("<Q", values + 1))
+        old.seek(24)
+        new.write(old.read(infos - 24) + added + old.read(end - infos))
+        old.seek(-end % alignment, os.SEEK_CUR)
+        new.write(bytes(-new.tell() % alignment))
+        shutil.copyfileobj(old, new, 1 << 20)
 
 
 def _cache() -> Path:
@@ -69,14 +107,14 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgedc"
 
 
-def _fetch(version: str, folder: Path) -> None:
-    """Fill `folder`, or leave nothing: it is made beside and renamed."""
+def fetch(version: str, folder: Path, kept: Sequence[str] = KEPT) -> None:
+    """Fill `folder` with these parts of llama.cpp, or leave nothing: it is made beside and renamed."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             archive = _download(version, Path(scratch))
             staged = Path(scratch) / folder.name
-            _extract(archive, staged)
+            _extract(archive, staged, kept)
             shutil.rmtree(folder, ignore_errors=True)  # one without the converter
             staged.rename(folder)
     except OSError as error:
@@ -102,11 +140,11 @@ def _download(version: str, scratch: Path) -> Path:
     return archives[0]
 
 
-def _extract(archive: Path, folder: Path) -> None:
+def _extract(archive: Path, folder: Path, kept: Sequence[str]) -> None:
     with tarfile.open(archive, "r|gz") as members:  # one pass: seeking in 77 MB of gzip is slow
         for member in members:
             parts = PurePosixPath(member.name).parts[1:]
-            if not member.isfile() or parts[:2] != ("vendor", "llama.cpp") or parts[2] not in KEPT or ".." in parts:
+            if not member.isfile() or parts[:2] != ("vendor", "llama.cpp") or parts[2] not in kept or ".." in parts:
                 continue
             path = folder.joinpath(*parts[2:])
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from .tensors import StoredTensor, read_tensors
 if TYPE_CHECKING:
     from .imatrix import Importance
 
+BUFFER_BYTES = 64_000_000  # of a tensor's rows in memory at once, of which llama.cpp else takes up to 8 GiB
 K_ROW = 256  # weights in a block of the k-quants and of most iq types
 
 
@@ -72,7 +73,8 @@ TYPES = {
 UNQUANTIZED = ("f32", "f16", "bf16")  # what to_gguf writes itself
 # llama-quantize takes these too, and a type's number.
 ALIASES = {"q5_k": "q5_k_m", "q4_k": "q4_k_m", "q3_k": "q3_k_m"} | {str(t.number): name for name, t in TYPES.items()}
-EMBEDDING_BITS, EMBEDDING_NARROW = 6.57, 8.5  # of the embedding and the output, in every smaller type
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+OUTPUT_BITS, OUTPUT_NARROW = 6.57, 8.5  # of the output, or the embedding that serves as one, in every smaller type
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def _quantize(source: str, out: str, kind: str, columns: "dict[str, Any] | None"
     llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = TYPES[kind].number
+    params.max_buf_size = BUFFER_BYTES  # versions without it take whole tensors at a time
     if columns is not None:
         params.imatrix = _importance_list(columns)
     code = llama_cpp.llama_model_quantize(source.encode(), out.encode(), ctypes.byref(params))
@@ -181,13 +184,14 @@ def fallback(kind: str, held: Contents) -> str:
 
 def estimate(tensors: Sequence[StoredTensor], kind: str) -> int:
     """About how many bytes the tensors of an unquantised GGUF will take as `kind`, by their shapes alone."""
-    return int(sum(t.weights * _bits(t, kind) for t in tensors) / 8)
+    output = OUTPUT if any(t.name == OUTPUT for t in tensors) else EMBEDDING
+    return int(sum(t.weights * _bits(t, kind, output) for t in tensors) / 8)
 
 
-def _bits(tensor: StoredTensor, kind: str) -> float:
+def _bits(tensor: StoredTensor, kind: str, output: str) -> float:
     narrow = tensor.shape[0] % K_ROW != 0
     if not tensor.is_matrix:
         return tensor.bits_per_weight
-    if tensor.name in ("token_embd.weight", "output.weight") and TYPES[kind].bits < EMBEDDING_NARROW:
-        return EMBEDDING_NARROW if narrow else EMBEDDING_BITS
+    if tensor.name == output and TYPES[kind].bits < OUTPUT_NARROW:
+        return OUTPUT_NARROW if narrow else OUTPUT_BITS
     return TYPES[kind].narrow if narrow else TYPES[kind].bits

@@ -11,12 +11,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFileType
 
+from edgedc.backends.gguf_header import NFC, NORMALIZER
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import beside
 
 from ..model.families import Architecture, Place, read_architecture
-from .vocab import Vocab, read_vocab
 from ..model.weights import open_weights
+from .vocab import Vocab, read_vocab
 
 Kind = Literal["f32", "f16", "bf16"]
 Array = np.ndarray[Any, Any]
@@ -30,6 +31,9 @@ STORED: dict[str, np.dtype[Any]] = {
     "bf16": np.dtype(np.uint16),
 }
 LARGEST = {"f32": math.inf, "f16": 65504.0, "bf16": 3.3895313892515355e38}
+# Where a name holds one of these, llama.cpp strips spaces behind special tokens, or wants a token that is not there
+# (load in src/llama-vocab.cpp).
+TELLING = ("phi-3", "phi3", "modern-bert")
 ALIGNMENT = 32
 CHUNK = 1 << 16  # values rounded at once
 
@@ -162,7 +166,8 @@ def _bf16(values: Array) -> Array:
 
 def _describe(writer: GGUFWriter, architecture: Architecture, name: str, kind: Kind) -> None:
     writer.add_type("model")
-    writer.add_name(name)
+    if not any(part in name.lower() for part in TELLING):
+        writer.add_name(name)
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(GGML_QUANT_VERSION)
     for key, value in architecture.metadata.items():
@@ -193,5 +198,7 @@ def _describe_vocab(writer: GGUFWriter, vocab: Vocab) -> None:
     writer.add_add_bos_token(vocab.add_bos)
     writer.add_add_eos_token(vocab.add_eos)
     writer.add_add_space_prefix(vocab.add_space_prefix)
+    if vocab.composes:
+        writer.add_string(NORMALIZER, NFC)
     if vocab.chat_template is not None:
         writer.add_chat_template(vocab.chat_template)

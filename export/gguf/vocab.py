@@ -16,7 +16,7 @@ from edgedc.errors import InputError
 from edgedc.files import read_object
 
 from .added_tokens import check_added_tokens, check_forced_tokens
-from .vocab_bpe import pre_tokenizer
+from .vocab_bpe import composes, pre_tokenizer
 from .vocab_spm import BYTES, SPACE, merge_scores, prefix_of
 
 
@@ -40,7 +40,8 @@ class Vocab:
     """`tokens`, `types` and `scores` are indexed by token id; `ends` are the ids that end a reply, the first being EOS.
 
     `merges` are empty and `scores` given where `model` is "llama". `add_space_prefix` says whether llama.cpp is to
-    begin text with a space at the start and behind every special token.
+    begin text with a space at the start and behind every special token; `composes` whether text is brought into NFC,
+    which llama.cpp does not do.
     """
 
     model: Literal["gpt2", "llama"]
@@ -50,6 +51,7 @@ class Vocab:
     merges: tuple[str, ...]
     scores: tuple[float, ...] | None
     add_space_prefix: bool
+    composes: bool
     unknown: int | None
     bos: int | None
     ends: tuple[int, ...]
@@ -65,25 +67,25 @@ def read_vocab(model: Path, size: int) -> Vocab:
     Raises InputError when llama.cpp cannot tokenize in the same way, or when no token ends a reply.
     """
     path = model / "tokenizer.json"
+    bare, whole = _encoded(path)  # first, as its merges take as much memory as all that follows
     described = read_object(path)
-    tokenizer = _open_tokenizer(path)
     bpe = _bpe(path, described)
     spm = bool(bpe.get("byte_fallback"))
     merges = [_pair(merge) for merge in bpe["merges"]]
     tokens, types = _tokens(path, described, size)
-    pre, scores, prefix = "default", None, False
+    pre, scores, prefix, nfc = "default", None, False, False
     if spm:
         prefix = _space_prefix(model, described)
         scores = _scores(path, tokens, types, merges)
     else:
-        pre = pre_tokenizer(path, described)
+        pre, nfc = pre_tokenizer(path, described), composes(path, described)
     check_added_tokens(path, described)
     check_forced_tokens(path, (token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.NORMAL))
     ids = {token: number for number, token in enumerate(tokens)}
     settings = _optional(model / "tokenizer_config.json")
     bos, pad = (_id_of(settings.get(key), ids) for key in ("bos_token", "pad_token"))
     ends = _ends(model, _id_of(settings.get("eos_token"), ids), size)
-    add_bos, add_eos = _added_around(path, tokenizer, bos, ends[0])
+    add_bos, add_eos = _added_around(path, bare, whole, bos, ends[0])
     return Vocab(
         model="llama" if spm else "gpt2",
         pre=pre,
@@ -92,6 +94,7 @@ def read_vocab(model: Path, size: int) -> Vocab:
         merges=() if spm else tuple(" ".join(pair) for pair in merges),
         scores=scores,
         add_space_prefix=prefix,
+        composes=nfc,
         unknown=next((k for k, kind in enumerate(types) if kind == TokenType.UNKNOWN), None),
         bos=bos,
         ends=ends,
@@ -136,8 +139,8 @@ def _bpe(path: Path, described: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"{path}: BPE with {key} {bpe[key]!r} has no equal in llama.cpp")
     if bpe.get("byte_fallback") and bpe.get("ignore_merges"):
         raise InputError(f"{path}: ignore_merges is not what llama.cpp does with a SentencePiece tokenizer")
-    missing = [byte for byte in BYTES if byte not in bpe["vocab"]] if bpe.get("byte_fallback") else []
-    if missing:
+    missing = [byte for byte in BYTES if byte not in bpe["vocab"] and _character(byte) not in bpe["vocab"]]
+    if bpe.get("byte_fallback") and missing:
         raise InputError(f"{path}: byte_fallback without a token {missing[0]} has no equal in llama.cpp")
     return bpe
 
@@ -150,14 +153,16 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
 def _tokens(path: Path, described: dict[str, Any], size: int) -> tuple[tuple[str, ...], tuple[TokenType, ...]]:
     bpe = described["model"]
     by_id: dict[int, tuple[str, TokenType]] = {}
+    bytes_of = {_character(byte): byte for byte in BYTES} if bpe.get("byte_fallback") else {}
     for token, number in bpe["vocab"].items():
-        byte = bool(bpe.get("byte_fallback")) and token in BYTES
-        # Gemma has "\t" under the id of "<0x09>": to llama.cpp too, a character that is no token is its bytes
-        if number in by_id and not (byte and by_id[number][0].encode() == bytes([BYTES.index(token)])):
-            if by_id[number][1] != TokenType.BYTE or token.encode() != bytes([BYTES.index(by_id[number][0])]):
-                raise InputError(f"{path}: token {number} has two texts, {by_id[number][0]!r} and {token!r}")
-            continue
-        by_id[number] = token, TokenType.BYTE if byte else TokenType.NORMAL
+        # Gemma has "\t" under the id of "<0x09>", and transformers saves one of the two, whichever it comes upon. To
+        # llama.cpp too, a character that is no token is its bytes.
+        byte = token if bytes_of and token in BYTES else bytes_of.get(token)
+        entry = token, TokenType.NORMAL
+        if byte is not None and bpe["vocab"].get(byte, number) == number:
+            entry = byte, TokenType.BYTE
+        if by_id.setdefault(number, entry) != entry:
+            raise InputError(f"{path}: token {number} has two texts, {by_id[number][0]!r} and {token!r}")
     for added in described.get("added_tokens", []):
         by_id[added["id"]] = added["content"], _added_type(added, bpe)
     if max(by_id) >= size:
@@ -169,6 +174,11 @@ def _tokens(path: Path, described: dict[str, Any], size: int) -> tuple[tuple[str
         twice = next(token for k, token in enumerate(tokens) if token in tokens[:k])
         raise InputError(f"{path}: two tokens have the text {twice!r}, which llama.cpp does not take")
     return tokens, types
+
+
+def _character(byte: str) -> str | None:
+    """What a byte token stands for alone, None for a part of a character."""
+    return chr(BYTES[byte]) if BYTES[byte] < 128 else None
 
 
 def _added_type(added: dict[str, Any], bpe: dict[str, Any]) -> TokenType:
@@ -237,16 +247,18 @@ def _ends(model: Path, eos: int | None, size: int) -> tuple[int, ...]:
     return ends
 
 
-def _open_tokenizer(path: Path) -> Tokenizer:
+def _encoded(path: Path) -> tuple[list[int], list[int]]:
+    """A text's ids without and with what the tokenizer puts around it."""
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception for a file that it cannot read
         raise InputError(f"{path}: not a tokenizer that can be read: {error}") from error
-
-
-def _added_around(path: Path, tokenizer: Tokenizer, bos: int | None, eos: int) -> tuple[bool, bool]:
-    """Whether the tokenizer puts BOS before a text and EOS behind it, found by letting it."""
     bare, whole = (tokenizer.encode("a", add_special_tokens=added).ids for added in (False, True))
+    return bare, whole
+
+
+def _added_around(path: Path, bare: list[int], whole: list[int], bos: int | None, eos: int) -> tuple[bool, bool]:
+    """Whether the tokenizer puts BOS before a text and EOS behind it."""
     for before, behind in ((False, False), (True, False), (False, True), (True, True)):
         if whole == [bos] * before + bare + [eos] * behind:
             return before, behind

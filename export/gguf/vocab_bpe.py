@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from edgedc.backends.gguf_header import NFC
 from edgedc.errors import InputError
 
 Row = dict[str, Any]
@@ -18,8 +19,9 @@ _QWEN35 = (
 
 # How tokenizer.json splits text before the merges, and whether it then looks for whole words first (ignore_merges) ->
 # llama.cpp's name for both (llama_vocab::impl::load in src/llama-vocab.cpp). Only those that llama.cpp splits with code
-# of its own and equally; its other regexes run on std::regex, over letters' classes and not letters: tekken's and
-# gpt-4o's treat É as if it had no case, and a long word overflows the stack.
+# of its own and equally; its other regexes run on std::regex, over letters' classes and not letters. Tekken's and
+# gpt-4o's, so run, break Hindi words at every vowel sign (हिन्दी: 6 tokens for the tokenizer's 1), give É no case, and
+# overflow the stack at a word of 50,000 letters, which ends the process.
 PRE_TOKENIZERS: dict[tuple[tuple[tuple[Any, ...], ...], bool], str] = {
     ((("Digits", True), ("ByteLevel", True)), False): "smollm",
     ((("ByteLevel", True),), False): "gpt-2",
@@ -28,7 +30,6 @@ PRE_TOKENIZERS: dict[tuple[tuple[tuple[Any, ...], ...], bool], str] = {
     ((("Split", _LLAMA3.replace("{1,3}", ""), "Isolated", False), ("ByteLevel", False)), False): "qwen2",
     ((("Split", _QWEN35, "Isolated", False), ("ByteLevel", False)), False): "qwen35",
 }
-_COMPOSES = ("qwen2", "qwen35")  # every Qwen says NFC, llama.cpp leaves text as it is: equal for text that is composed
 
 
 def pre_tokenizer(path: Path, described: Row) -> str:
@@ -46,11 +47,19 @@ def pre_tokenizer(path: Path, described: Row) -> str:
             f"{path}: its pre-tokenizer ({shape}) is none of those known here ({', '.join(PRE_TOKENIZERS.values())}), "
             "and llama.cpp must not guess; export to ONNX instead"
         )
+    return pre
+
+
+def composes(path: Path, described: Row) -> bool:
+    """Whether the tokenizer brings text into NFC first, as Qwen's do. Raises InputError where it does something else.
+
+    llama.cpp applies no normalizer; edgedc's backend applies this one, where the file asks for it.
+    """
     normalizer = normalizer_of(described)
-    if normalizer and not (pre in _COMPOSES and normalizer == [{"type": "NFC"}]):
+    if normalizer not in ([], [{"type": NFC}]):
         names = " + ".join(str(step.get("type")) for step in normalizer)
         raise InputError(f"{path}: llama.cpp does not apply its normalizer ({names}); export to ONNX instead")
-    return pre
+    return bool(normalizer)
 
 
 def normalizer_of(described: Row) -> list[Row]:

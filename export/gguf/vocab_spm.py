@@ -22,7 +22,7 @@ from edgedc.errors import InputError
 from .vocab_bpe import normalizer_of
 
 SPACE = "▁"
-BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 
 Pair = tuple[str, str]
 Prefix = Literal["every", "none", "first"]

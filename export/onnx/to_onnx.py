@@ -12,8 +12,8 @@ from edgedc.child import in_child
 from edgedc.errors import InputError, MissingExtra
 from edgedc.files import read_object
 
-from . import genai
 from ..model.weights import open_weights
+from . import genai
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")  # ONNX Runtime GenAI's names
 PROVIDERS = ("cpu", "cuda")

@@ -1,0 +1,78 @@
+"""What there is already of a chain of verbs: which folders need not be made again, which rows are this recipe's."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgedc.bundle import MANIFEST, Manifest, read_manifest
+from edgedc.cli import workshop
+from edgedc.files import read_rows, sha256_of
+from edgedc.flags import as_json
+from edgedc.tasks import Selection, load_examples
+
+Values = dict[str, Any]  # what a verb is given, by the names of its parameters; see _verbs.values
+
+_ADAPTER = "adapter_model.safetensors"
+
+
+def is_made(verb: str, folder: Path, wanted: Values) -> bool:
+    """Whether the folder's manifest says that this verb made it, of these inputs and with these settings.
+
+    A setting that the manifest does not record has no part in the result.
+    """
+    if not (folder / MANIFEST).is_file():
+        return False
+    manifest = read_manifest(folder)
+    recorded = manifest.recipe if verb == "train" else manifest.recipe.get(verb, {})
+    settings = as_json(wanted)
+    known = recorded.keys() & settings.keys()
+    same = bool(known) and all(recorded[name] == settings[name] for name in known)
+    return same and _SAME_INPUT[verb](manifest, folder, wanted)
+
+
+def _same_rows(manifest: Manifest, folder: Path, wanted: Values) -> bool:
+    """The data, by its hash; of a base in a folder the time, as its weights are large and their hash is not kept."""
+    made = (folder / MANIFEST).stat().st_mtime
+    newer = any(path.stat().st_mtime > made for path in Path(wanted["base"]).glob("*.safetensors"))
+    return not newer and [data.sha256 for data in manifest.data] == [sha256_of(wanted["data"])]
+
+
+def _same_adapter(manifest: Manifest, folder: Path, wanted: Values) -> bool:  # noqa: ARG001
+    return bool(manifest.recipe["merge"].get("adapter_sha256") == sha256_of(wanted["adapter"] / _ADAPTER))
+
+
+def _same_model(manifest: Manifest, folder: Path, wanted: Values) -> bool:  # noqa: ARG001
+    model = workshop("export.staging").bundle_manifest(wanted["model"], manifest.name, None)
+    return bool(manifest.weights_sha256 == model.weights_sha256)
+
+
+_SAME_INPUT: dict[str, Callable[[Manifest, Path, Values], bool]] = {
+    "train": _same_rows,
+    "merge": _same_adapter,
+    "export": _same_model,
+}
+
+
+def keys_of(verb: str, wanted: Values) -> set[str]:
+    """The keys of all rows that `edgedc teach` or `edgedc screen` would ask for, given these."""
+    return _taught(wanted) if verb == "teach" else _screened(wanted)
+
+
+def _taught(wanted: Values) -> set[str]:
+    module = workshop("train.teach")
+    settings = _settings(module.TeachSettings, wanted)
+    examples = load_examples(_settings(Selection, wanted))
+    teacher = workshop("train.teachers").find_teacher(settings)
+    return {draw.key for draw in module.plan(examples, teacher, settings)()}
+
+
+def _screened(wanted: Values) -> set[str]:
+    module = workshop("train.screen")
+    job = module.find_job(_settings(module.ScreenSettings, wanted))
+    unusable = workshop("train.sets").unusable
+    return {job.trial(row).key for row in read_rows(wanted["demonstrations"]) if not unusable(row)}
+
+
+def _settings(kind: Any, wanted: Values) -> Any:
+    return kind(**{f.name: wanted[f.name] for f in dataclasses.fields(kind) if f.name in wanted})

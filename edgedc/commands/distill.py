@@ -1,0 +1,166 @@
+"""`edgedc distill`: teach, screen, train, merge and export by a recipe, in one go that can be stopped and run again."""
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from edgedc.bench.table import table
+from edgedc.bundle import MANIFEST, check_model_folder, read_manifest
+from edgedc.cli import workshop
+from edgedc.commands._made import is_made, keys_of
+from edgedc.commands._verbs import run, values
+from edgedc.errors import GateError
+from edgedc.files import beside, read_rows
+from edgedc.flags import flags
+from edgedc.recipes import Recipe, find_recipe
+from edgedc.tasks import Selection
+
+ROWS = ("teach", "screen")  # these verbs go on by themselves, row by row
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A verb, the words behind it, and the file or folder that it makes."""
+
+    verb: str
+    words: tuple[object, ...]
+    made: Path
+
+    @property
+    def line(self) -> tuple[object, ...]:
+        return (self.verb, *self.words)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("distilled"), show_default=True, help="Folder.")
+@flags(Selection)
+@click.argument("recipe")
+def command(out: Path, selection: Selection, recipe: str) -> None:  # noqa: ARG001 (passed on as it was given)
+    """Teach, screen, train, merge and export by RECIPE, the name of one that ships with edgedc, or a file.
+
+    Each step is a verb, shown as you would type it. Stopped at any moment and run again it goes on: rows that are
+    there are not asked for again, and what was made of the same inputs with the same settings stays. Flags of the task
+    given here win over the recipe's [teach].
+    """
+    found = find_recipe(recipe)
+    for key, text in found.about.items():
+        click.echo(f"{key}: {text.strip()}", err=True)
+    steps = _steps(found, recipe, out, _given_flags())
+    _check(steps)
+    told, chosen = [], dict[object, Path]()
+    for planned in steps:
+        step = dataclasses.replace(planned, words=tuple(chosen.get(word, word) for word in planned.words))
+        seconds = _carry_out(step)
+        if step.verb in ROWS:
+            chosen[step.made] = _chosen(step)
+        told.append(_told(step, seconds, chosen.get(step.made, step.made)))
+    click.echo(table(("step", "made", "result", "time", "cost"), told))
+    failed = [a for a in read_manifest(steps[-1].made).artifacts if a.passed is False]
+    if failed:
+        lines = "; ".join(f"{a.path}: {a.gate['first_difference']}" for a in failed)
+        raise GateError(f"{steps[-1].made}: not equal enough to the model it was made from: {lines}")
+
+
+def _given_flags() -> list[str]:
+    """The flags of the task that stand on the command line or in the environment."""
+    context = click.get_current_context()
+    words = []
+    for field in dataclasses.fields(Selection):
+        if context.get_parameter_source(field.name) not in (None, ParameterSource.DEFAULT):
+            value = context.params[field.name]
+            words += [f"--{field.name.replace('_', '-')}", "none" if value is None else str(value)]
+    return words
+
+
+def _steps(recipe: Recipe, name: str, out: Path, given: list[str]) -> list[Step]:
+    by = ("--recipe", name)
+    rows, adapter, student = out / "demonstrations.jsonl", out / "adapter", out / "student"
+    steps = [Step("teach", (*by, *given, rows), rows)]
+    if "screen" in recipe.tables:
+        rows = out / "screened.jsonl"
+        steps.append(Step("screen", (*by, steps[0].made, rows), rows))
+    train = values("train", *by, rows, adapter)
+    if train["from_scratch"] or train["tuning"] == "full":
+        steps.append(Step("train", (*by, rows, student), student))  # a whole model, with nothing to merge
+    else:
+        steps.append(Step("train", (*by, rows, adapter), adapter))
+        steps.append(Step("merge", (*by, "--prompts", steps[0].made, adapter, student), student))
+    return [*steps, Step("export", (*by, student, out / "bundle"), out / "bundle")]
+
+
+def _check(steps: list[Step]) -> None:
+    """Raises InputError for what can be told before anything is paid for."""
+    given = {step.verb: values(*step.line) for step in steps}
+    if Path(given["train"]["base"]).exists():
+        check_model_folder(Path(given["train"]["base"]))
+    if types := given["export"]["quantizations"]:
+        workshop("export.gguf.quantize").types_of(",".join(types), calibrated=given["export"]["calibrate"] is not None)
+
+
+def _carry_out(step: Step) -> float | None:
+    """Seconds; None for what was there already. A gate's refusal is told at the end, from the bundle's manifest."""
+    if step.verb not in ROWS and is_made(step.verb, step.made, values(*step.line)):
+        click.echo(f"\n{step.made}: there already, made of the same inputs with the same settings", err=True)
+        return None
+    if step.verb == "export" and (step.made / MANIFEST).is_file() and read_manifest(step.made).kind == "bundle":
+        shutil.rmtree(step.made)  # of another model or of other settings, and `edgedc export` adds to a bundle
+    started = time.monotonic()
+    try:
+        run(*step.line)
+    except GateError:
+        if step.verb != "export":
+            raise
+    return time.monotonic() - started
+
+
+def _chosen(step: Step) -> Path:
+    """The rows that this recipe asks for. What another one left in the file was paid for, but is not to be learnt."""
+    keys = keys_of(step.verb, values(*step.line))
+    path = step.made.with_suffix(".chosen.jsonl")
+    wanted = [row["key"] in keys for row in read_rows(step.made)]
+    if all(wanted):
+        path.unlink(missing_ok=True)
+        return step.made
+    with beside(path) as stage, stage.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in read_rows(step.made) if row["key"] in keys)
+    click.echo(f"{path}: the {sum(wanted)} of {len(wanted)} rows that this recipe asks for", err=True)
+    return path
+
+
+def _told(step: Step, seconds: float | None, chosen: Path) -> list[str | None]:
+    took = "there already" if seconds is None else f"{seconds:.0f} s"
+    if step.verb in ROWS:
+        return [step.verb, str(step.made), _outcomes(chosen), took, _cost(step.made)]
+    return [step.verb, str(step.made), _figures(step), took, None]
+
+
+def _outcomes(path: Path) -> str:
+    counts: dict[str, int] = {}
+    for row in read_rows(path):
+        word = row["outcome"] if "verdict" not in row else "passed" if row["verdict"] else "did not pass"
+        counts[word] = counts.get(word, 0) + 1
+    told = ", ".join(f"{n} {word}" for word, n in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{sum(counts.values())} rows: {told}"
+
+
+def _cost(path: Path) -> str:
+    """Of all rows, over all runs; a row without a price is told apart from one that cost nothing."""
+    costs = [row.get("cost") for row in read_rows(path)]
+    unpriced = costs.count(None)
+    return f"${sum(cost or 0 for cost in costs):.4f}" + (f", {unpriced} rows without a price" if unpriced else "")
+
+
+def _figures(step: Step) -> str:
+    manifest = read_manifest(step.made)
+    if step.verb == "train":
+        return f"{manifest.method}, {sum(data.rows for data in manifest.data)} rows"
+    if step.verb == "merge":
+        agreement = manifest.recipe["merge"]["agreement"]
+        return f"as the adapter: KL {agreement['kl']:.1e}, top-1 {agreement['top1']:.1%}"
+    said = {True: "passed", False: "FAILED", None: "not gated"}
+    return ", ".join(f"{a.quantization} {said[a.passed]}" for a in manifest.artifacts)

@@ -1,0 +1,95 @@
+"""`edgedc screen`: keep the decompositions with which a solver reaches the gold answer."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgedc.bench.table import table
+from edgedc.cli import workshop
+from edgedc.errors import BudgetError, SolverError
+from edgedc.flags import flags
+
+
+@click.command()
+@flags(workshop("train.screen").ScreenSettings)
+@click.argument("demonstrations", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def command(screensettings: Any, demonstrations: Path, out: Path) -> None:
+    """Have a solver answer with each decomposition of DEMONSTRATIONS, and write what became of it to OUT.
+
+    The solver is a model behind an OpenAI-compatible server. The draws of a question are tried in order until its
+    answer is the gold one by the task's own metric. OUT is JSONL, one row a draw tried; what it has is not asked for
+    again. It is what  edgedc train  takes for the methods S_D-R, S_E-T, S_E-A and Direct.
+    """
+    module = workshop("train.screen")
+    job = module.find_job(screensettings)
+    shown = _Report()
+    try:
+        made = module.screen(demonstrations, out, job, screensettings, announce=_announce, report=shown)
+    except (BudgetError, SolverError):
+        click.echo(f"Kept in {out}: {shown.last}. The same command goes on from there.", err=True)
+        raise
+    click.echo(f"{out}: {made.passed} of {made.questions} questions have a decomposition that passed")
+    if made.by_draw:
+        click.echo(table(["", "passed (95 % interval)", "draws tried"], _cells(made)))
+    for line in _notes(made, job.price):
+        click.echo(line)
+    if made.unfinished:
+        raise SolverError(f"{out}: {made.unfinished} questions are unfinished, run again to ask on; last: {made.error}")
+
+
+def _cells(made: Any) -> list[list[str]]:
+    shares = [
+        *((f"draw {draw}" + ", where none passed before" * (draw > 1), s) for draw, s in made.by_draw.items()),
+        *((f"{count or 'no'} subquestion{'s' * (count != 1)}", s) for count, s in made.by_subquestions.items()),
+    ]
+    return [[label, str(share), f"{share.hits} of {share.n}"] for label, share in shares]
+
+
+def _notes(made: Any, price: Any) -> list[str]:
+    lines = [
+        f"questions without a passing draw: {made.rejected}",
+        f"cost, all runs: ${made.spent:.6f} (price of {price.model}, {price.date})"
+        if price
+        else "cost: no price known (name one with --price-as)",
+    ]
+    if made.undrawn:
+        lines.append(f"questions without a usable draw: {made.undrawn}")
+    if made.unusable:
+        lines.append("draws not tried: " + ", ".join(f"{n} {why}" for why, n in made.unusable.most_common()))
+    if made.foreign:
+        lines.append(f"rows of another solver, setting or input, not counted here: {made.foreign}")
+    if made.unsupported:
+        lines.append(f"the server does not take our {' and '.join(sorted(made.unsupported))}: its default was used")
+    if made.simulated:
+        lines.append("The solver is simulated.")
+    return lines
+
+
+def _announce(projection: Any) -> None:
+    guess = "" if projection.measured else ", a guess"
+    money = ""
+    if projection.expected is not None:
+        money = f", about ${projection.expected:.4f}{guess}, at worst ${projection.worst:.4f}"
+    seconds = "" if projection.seconds is None else f", at least {projection.seconds:.0f} s"
+    click.echo(f"screen: {projection.calls} calls to make{money}{seconds}", err=True)
+
+
+class _Report:
+    """Where the run stands, on stderr every few seconds."""
+
+    every_s = 5.0
+
+    def __init__(self) -> None:
+        self.last = "nothing new"
+        self.shown = time.monotonic()
+
+    def __call__(self, now: Any) -> None:
+        failed = f", {now.failed} calls failed" if now.failed else ""
+        spent = f", ${now.spent:.6f}" if now.spent else ""
+        self.last = f"{now.passed} of {now.questions} questions passed{failed}{spent}"
+        if time.monotonic() - self.shown >= self.every_s:
+            self.shown = time.monotonic()
+            click.echo(f"  {self.last}", err=True)

@@ -1,0 +1,212 @@
+"""`edgedc distill`: the whole chain by a recipe; stopped and run again, it ends where an undisturbed run does."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgedc import cli
+from edgedc.bundle import read_manifest, write_manifest
+from edgedc.errors import GateError, InputError
+from edgedc.files import read_rows, sha256_of
+from edgedc.solvers.loopback import Timing
+from edgedc.solvers.simulated import MODEL, Skill, simulated_server
+from edgedc.tasks.microworld import problems
+
+SMALL = """
+[teach]
+limit = 16
+
+[train]
+max_steps = 6
+batch_size = 4
+lora_rank = 4
+checkpoint_every = 2
+threads = 1
+
+[export]
+quantization = "f16"
+gate = false
+"""
+
+
+def distill(recipe: Path, out: Path, *flags: object) -> None:
+    cli.cli.main(["distill", str(recipe), "--out", str(out), *map(str, flags)], standalone_mode=False)
+
+
+def weights(out: Path) -> list[str]:
+    return [sha256_of(out / name) for name in ("student/model.safetensors", "bundle/student-f16.gguf")]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("distill")
+    recipe = write(folder / "small.toml", SMALL)
+    distill(recipe, folder / "out")
+    return recipe, folder / "out"
+
+
+@pytest.fixture
+def copy(made: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """The recipe, and what it made, to be run again."""
+    subprocess.run(["cp", "-a", *map(str, made), str(tmp_path)], check=True)
+    return tmp_path / "small.toml", tmp_path / "out"
+
+
+def test_it_makes_a_bundle_whose_manifest_has_the_recipe(made: tuple[Path, Path]) -> None:
+    recipe, out = made
+    assert {path.name for path in out.iterdir()} == {"demonstrations.jsonl", "adapter", "student", "bundle"}
+    manifest = read_manifest(out / "bundle")
+    assert [(a.path, a.passed) for a in manifest.artifacts] == [("student-f16.gguf", None)]
+    assert (manifest.recipe["max_steps"], manifest.recipe["seed"]) == (6, 0)
+    told = manifest.recipe["sources"]
+    assert (told["max_steps"], told["seed"]) == (f"recipe {recipe}", "default")
+    assert manifest.recipe["merge"]["agreement"]["top1"] >= 0.99
+    assert manifest.recipe["export"]["quantizations"] == ["f16"]
+    assert manifest.recipe["export"]["sources"]["gated"] == f"recipe {recipe}"
+
+
+def test_what_is_there_stays_and_what_changed_is_made_again(
+    copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out = copy
+    before = weights(out), read_manifest(out / "adapter").created
+    distill(recipe, out)
+    said = capsys.readouterr()
+    assert f"{out / 'adapter'}: there already" in said.err
+    assert f"{out / 'student'}: there already" in said.err
+    assert f"{out / 'bundle'}: there already" in said.err
+    assert "$ edgedc train" not in said.err
+    assert "there already" in said.out  # the table
+    assert (weights(out), read_manifest(out / "adapter").created) == before
+
+    monkeypatch.setenv("EDGEDC_MERGE_DTYPE", "float32")
+    distill(recipe, out)
+    said = capsys.readouterr()
+    assert "$ edgedc train" not in said.err
+    assert "$ edgedc merge" in said.err
+    assert "$ edgedc export" in said.err
+    assert read_manifest(out / "student").recipe["merge"]["sources"]["dtype"] == "environment"
+    assert weights(out)[0] != before[0][0]
+
+
+def test_rows_that_the_changed_recipe_does_not_ask_for_are_kept_and_not_learnt(copy: tuple[Path, Path]) -> None:
+    recipe, out = copy
+    before = weights(out)
+    distill(recipe, out, "--limit", 12)
+    assert len(list(read_rows(out / "demonstrations.jsonl"))) == 16
+    assert read_manifest(out / "adapter").data[0].rows == 12
+    distill(recipe, out)  # back again: nothing has to be taught, and the same comes out
+    assert weights(out) == before
+
+
+def test_screened_draws_are_what_is_learnt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A simulated teacher and solver, over HTTP; half of what the solver says is wrong."""
+    known = list(problems("train", 16))
+    text = SMALL.replace("limit = 16", f'limit = 16\nteacher = "{MODEL}"').replace(
+        "[train]", '[train]\nmethod = "S_D-R"'
+    )
+    with simulated_server(known, Skill(0.5, 0.5, 0.5), timing=Timing(0.0, 0.0)) as url:
+        text = text.replace("limit = 16", f'limit = 16\nteacher_url = "{url}"')
+        screen = f'[screen]\nsolver_model = "{MODEL}"\nsolver_url = "{url}"\n'
+        distill(write(tmp_path / "r.toml", text + screen), tmp_path / "out")
+    rows = list(read_rows(tmp_path / "out" / "screened.jsonl"))
+    passed = sum(row["verdict"] for row in rows)
+    assert 0 < passed < len(rows)
+    manifest = read_manifest(tmp_path / "out" / "bundle")
+    assert (manifest.method, manifest.data[0].rows) == ("S_D-R", passed)
+    assert f"{len(rows)} rows: " in capsys.readouterr().out
+
+
+def test_a_whole_model_is_not_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = SMALL.replace("[train]", '[train]\nfrom_scratch = "nano"\nvocabulary = 512')
+    distill(write(tmp_path / "r.toml", text), tmp_path / "out")
+    assert "edgedc merge" not in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"demonstrations.jsonl", "student", "bundle"}
+    assert read_manifest(tmp_path / "out" / "student").kind == "model"
+
+
+def test_an_artifact_that_failed_its_gate_is_told_again(copy: tuple[Path, Path]) -> None:
+    recipe, out = copy
+    manifest = read_manifest(out / "bundle")
+    failed = dataclasses.replace(manifest.artifacts[0], passed=False, gate={"first_difference": "prompt 3"})
+    write_manifest(out / "bundle", dataclasses.replace(manifest, artifacts=(failed,)))
+    with pytest.raises(GateError, match=r"not equal enough .*student-f16\.gguf: prompt 3"):
+        distill(recipe, out)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("lora_rank = 4", "lora_rnk = 4"), r"\[train\] has no key 'lora_rnk'; did you mean lora_rank\?"),
+        (('"f16"', '"f17"'), "unknown quantization 'f17'"),
+        (("lora_rank = 4", 'base = "edgedc"'), "edgedc: no config.json"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    recipe = write(tmp_path / "r.toml", SMALL.replace(*change))
+    with pytest.raises(InputError, match=said):
+        distill(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def killed_and_finished(recipe: Path, out: Path, delays: list[float]) -> int:
+    """kill -9 after each delay, then once to the end; how many of the runs were killed."""
+    command = [sys.executable, "-m", "edgedc", "distill", str(recipe), "--out", str(out)]
+    kills = 0
+    for delay in delays:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(delay)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return kills
+
+
+def test_killed_while_it_trains_it_ends_with_the_same_weights(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, out = made
+    command = [sys.executable, "-m", "edgedc", "distill", str(recipe), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not list(tmp_path.glob("out/.adapter*/checkpoint-2")) and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out" / "adapter").exists()
+    distill(recipe, tmp_path / "out")
+    assert weights(tmp_path / "out") == weights(out)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_weights(made: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, out = made
+    rng = random.Random(0)
+    kills = killed_and_finished(recipe, tmp_path / "out", [rng.uniform(0.2, 15) for _ in range(10)])
+    assert kills >= 3
+    assert weights(tmp_path / "out") == weights(out)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in out.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_smoke_recipe_passes_the_gate(tmp_path: Path) -> None:
+    started = time.monotonic()
+    distill(Path("smoke"), tmp_path / "out")
+    assert time.monotonic() - started < 300  # 2 minutes on a machine of its own
+    [artifact] = read_manifest(tmp_path / "out" / "bundle").artifacts
+    assert artifact.passed

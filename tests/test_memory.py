@@ -1,0 +1,73 @@
+"""The model that artifacts are compared with is held in what fits into memory, or the export says what is needed."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_export import make_model
+
+from edgedc.cli import cli
+from edgedc.errors import EdgedcError
+from export.gate.gate import THRESHOLDS, limits_for
+from export.gate.memory import available_memory, reference_bytes, reference_dtype
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("memory") / "tiny")
+
+
+def said_for(model: Path, free: int | None) -> tuple[str, list[str]]:
+    said: list[str] = []
+    return reference_dtype(model, free, said.append), said
+
+
+def test_this_machine_has_memory() -> None:
+    free = available_memory()
+    assert free is not None
+    assert 1 << 27 < free < 1 << 50
+
+
+def test_float32_where_it_fits_else_16_bits_else_an_error(model: Path) -> None:
+    whole, half = reference_bytes(model, "float32"), reference_bytes(model, "bfloat16")
+    weights = (model / "model.safetensors").stat().st_size  # in float32
+    assert whole - half == pytest.approx(weights / 2, rel=0.01)
+    assert said_for(model, None) == said_for(model, whole) == ("float32", [])
+    dtype, (line,) = said_for(model, whole - 1)
+    assert dtype == "bfloat16"
+    assert line.startswith("reference: held in bfloat16, 0.4 GB (float32 needs")
+    with pytest.raises(EdgedcError, match=r"needs about 0\.4 GB of memory \(bfloat16; .* or give --no-gate"):
+        said_for(model, half - 1)
+
+
+def test_sixteen_bits_are_those_that_are_stored(model: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model)
+    for dtype in (torch.float16, torch.bfloat16):
+        folder = tmp_path / str(dtype)
+        loaded.to(dtype).save_pretrained(folder)
+        assert said_for(folder, reference_bytes(folder, "float32") - 1)[0] == str(dtype).removeprefix("torch.")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_no_limit_is_tighter_than_that_of_the_reference(dtype: str) -> None:
+    rounded = THRESHOLDS[{"bfloat16": "bf16", "float16": "f16"}[dtype]]
+    for name, own in THRESHOLDS.items():
+        limits = limits_for(name, dtype)
+        assert limits_for(name) == own
+        assert limits.kl == max(own.kl, rounded.kl)
+        assert (limits.text, limits.top1) == (min(own.text, rounded.text), min(own.top1, rounded.top1))
+
+
+def test_too_little_memory_is_said_before_any_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.ship.available_memory", lambda: 300_000_000)
+    done = CliRunner().invoke(cli, ["export", str(model), str(tmp_path / "out")])
+    assert isinstance(done.exception, EdgedcError)
+    assert str(done.exception).startswith(f"{model}: comparing with it needs about 0.4 GB")
+    assert not list(tmp_path.iterdir())
+    done = CliRunner().invoke(cli, ["export", "--no-gate", "--quantization", "f16", str(model), str(tmp_path / "out")])
+    assert done.exit_code == 0, done.exception

@@ -1,0 +1,144 @@
+"""The model that is trained: a base with an adapter on it, a base as a whole, or a new one."""
+
+from collections.abc import Iterable
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_flash_attn_2_available
+
+from edgedc.bundle import check_model_folder
+from edgedc.errors import InputError, MissingExtra
+
+from .scratch import make_model, make_tokenizer
+from .settings import TrainSettings
+
+# The rows that a from-scratch tokenizer is fitted to; more change next to nothing.
+_TOKENIZER_ROWS = 20_000
+
+
+def check_tuning(settings: TrainSettings) -> None:
+    """Raises InputError where this machine cannot do what `--tuning` asks for."""
+    if settings.tuning != "qlora":
+        return
+    if settings.from_scratch:
+        raise InputError(
+            "--tuning qlora: there is no base to hold in 4 bits with --from-scratch; leave one of them out"
+        )
+    if not torch.cuda.is_available():
+        raise InputError("--tuning qlora needs a CUDA GPU, and PyTorch finds none: use --tuning lora")
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtra("bitsandbytes", "qlora")
+
+
+def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any, str]:
+    """(tokenizer, model ready to be trained, the base's name for the manifest).
+
+    `texts` is what the tokenizer of a model from scratch is fitted to. Raises InputError as `load_base` does.
+    """
+    if settings.from_scratch:
+        few = [text for text, _ in zip(texts, range(_TOKENIZER_ROWS), strict=False)]
+        tokenizer: PreTrainedTokenizerBase = make_tokenizer(few, settings.vocabulary)
+        return (
+            tokenizer,
+            make_model(tokenizer, settings.from_scratch, settings.seed),
+            f"scratch-{settings.from_scratch}",
+        )
+    folder, name = find_base(settings.base)
+    # An optimiser that changes weights by a millionth needs float32 to change them in; what is frozen does not.
+    dtype = torch.float32 if settings.tuning == "full" or not uses_bf16(settings) else base_dtype()
+    tokenizer, model = load_base(
+        folder, dtype=dtype, quantised=settings.tuning == "qlora", attention=attention(settings)
+    )
+    torch.manual_seed(settings.seed)
+    return tokenizer, model if settings.tuning == "full" else with_adapter(model, settings), name
+
+
+def find_base(name: str) -> tuple[str, str]:
+    """(what transformers can load, the name for the manifest) of a base: shipped, a folder, or a hub id."""
+    if name == "demo-base":
+        return str(resources.files("edgedc").joinpath("models", "demo-base")), name
+    if Path(name).exists():
+        check_model_folder(Path(name))
+        return name, str(Path(name))
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return name, name
+    raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or demo-base")
+
+
+def load_base(
+    name: str, *, dtype: torch.dtype | None = None, quantised: bool = False, attention: str | None = None
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and model, from safetensors, no code of the model's own; in `base_dtype()` unless `dtype` is given.
+
+    `quantised`: linear layers in 4 bits, by bitsandbytes. `attention` is transformers' name of an implementation.
+    """
+    how: dict[str, Any] = {"dtype": dtype or base_dtype(), "use_safetensors": True, "attn_implementation": attention}
+    if quantised:
+        how |= {"quantization_config": four_bits(how["dtype"]), "device_map": {"": _device()}}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, **how)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be loaded as a base model: {str(error).splitlines()[0]}") from error
+    if not tokenizer.chat_template:
+        raise InputError(f"{name}: its tokenizer has no chat template; take the instruct version of the model")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, model
+
+
+def with_adapter(model: PreTrainedModel, settings: TrainSettings) -> Any:
+    """A LoRA on every linear layer but the output layer, which in small models is the embedding too."""
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer turns it on
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantisation (QLoRA, arXiv 2305.14314); `dtype` is what is multiplied in."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def base_dtype() -> torch.dtype:
+    """What a frozen base is kept in: bfloat16 on a GPU that has it, else float32."""
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def uses_bf16(settings: TrainSettings) -> bool:
+    """Whether to multiply in bfloat16. `auto` asks this machine; trained weights stay in float32 either way."""
+    if settings.precision != "auto":
+        return settings.precision == "bfloat16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    features = getattr(torch.cpu, "get_capabilities", dict)()  # older ones cannot say
+    return bool(features.get("avx512_bf16"))
+
+
+def attention(settings: TrainSettings) -> str | None:
+    """FlashAttention for packed rows where it is installed: it leaves out what other rows' tokens would cost."""
+    usable = settings.packing and torch.cuda.is_available() and uses_bf16(settings) and is_flash_attn_2_available()
+    return "flash_attention_2" if usable else None
+
+
+def _device() -> str:
+    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,116 @@
+"""What a killed run left, and what a later one may go on from.
+
+.OUT.KEY.work/         beside the folder to be made; the key is of everything that determines the weights
+    run.json           what the key is of
+    checkpoint-500     all that the next step needs; the newest alone
+    best-400           the weights with the lowest held-out loss, where there is validation
+    tensorboard        where TensorBoard is installed
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgedc.files import key_of, read_object, write_text
+
+from .data import Encoded
+from .settings import TrainSettings
+
+RUN = "run.json"
+PARTIAL = ".partial"
+# These change how long a run takes and what is kept on the way, and not where it leads.
+_WITHOUT_EFFECT = ("checkpoint_every", "threads", "sources")
+
+
+def identity(
+    settings: TrainSettings, base: Path | str, fit: Sequence[Encoded], held: Sequence[Encoded]
+) -> dict[str, Any]:
+    """Everything that determines the weights; `base` is a folder, or a hub id. Values are JSON's."""
+    chosen = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _WITHOUT_EFFECT}
+    files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(Path(base).glob("*.safetensors"))]
+    made_from = {"data": _digest(fit), "held-out data": _digest(held), "base's files": key_of(files)}
+    return json.loads(json.dumps(chosen | made_from, default=str))
+
+
+def work_folder(out: Path, what: dict[str, Any]) -> tuple[Path, list[str]]:
+    """The folder for a run's checkpoints, made if need be; and a line about each one that another run to `out` left."""
+    work = out.with_name(f".{out.name}.{key_of(what)[:8]}.work")
+    notes = []
+    for other in sorted(out.parent.glob(f".{_escaped(out.name)}.*.work")) if out.parent.is_dir() else []:
+        if other != work and (newest := latest(other)):
+            notes.append(
+                f"{newest}: not gone on from, as it was made with {_difference(read_object(other / RUN), what)}; "
+                "remove its folder if you don't need it"
+            )
+    if not (work / RUN).is_file():
+        write_text(work / RUN, json.dumps(what, indent=2) + "\n")
+    return work, notes
+
+
+def latest(work: Path) -> Path | None:
+    """The newest whole checkpoint."""
+    return max(work.glob("checkpoint-*"), key=step_of, default=None)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def begin(folder: Path) -> Path:
+    """An empty folder to write to, which `finish` makes `folder`. What a kill left in it is gone."""
+    shutil.rmtree(folder.parent / PARTIAL, ignore_errors=True)
+    stage = folder.parent / PARTIAL / folder.name
+    stage.mkdir(parents=True)
+    return stage
+
+
+def finish(folder: Path) -> None:
+    """Flush what was written since `begin`, and give it its name."""
+    stage = folder.parent / PARTIAL / folder.name
+    for path in [*stage.rglob("*"), stage]:
+        _flush(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    stage.rename(folder)
+    _flush(folder.parent)
+
+
+def prune(work: Path, *, checkpoint: int, best: int | None) -> None:
+    """Remove what these steps' folders have made needless."""
+    for folder in (*work.glob("checkpoint-*"), *work.glob("best-*")):
+        if step_of(folder) != (checkpoint if folder.name.startswith("checkpoint") else best):
+            shutil.rmtree(folder)
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(rows: Sequence[Encoded]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.prompt, row.ids]).encode())
+    return digest.hexdigest()[:24]
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    names = [name for name in new if old.get(name) != new[name]]
+    hashes = ("data", "held-out data", "base's files")
+    return ", ".join(
+        f"other {name}" if name in hashes else f"--{name.replace('_', '-')} {old.get(name)}" for name in names
+    )
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -1,0 +1,115 @@
+"""Paid calls to a model elsewhere: their settings, and the model as workers of train/engines.py open it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgedc.errors import InputError
+from edgedc.flags import flag
+from edgedc.generation import Message
+from edgedc.ledger import Budget, Price, Usage, find_price, load_prices
+from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, most_tokens, open_solver
+from edgedc.solvers.pace import Pace
+
+from .engines import Engine
+
+SOLVER_FLAGS = ("--solver-model", "--solver-url")
+
+
+@dataclass(frozen=True)
+class CallSettings:
+    concurrency: int = flag(4, "Questions asked at the same time.")
+    engine: Engine = flag("threads", "Threads of this process, or Ray: its cluster (RAY_ADDRESS), or this machine.")
+    requests_per_minute: float | None = flag(None, "Ask at most so often.")
+    tokens_per_minute: float | None = flag(None, "Send and receive at most so many tokens a minute.")
+    timeout: float = flag(TIMEOUT_S, "Seconds a call, retries included.")
+    retries: int = flag(4, "Retries of a call that failed in passing; their cost is reserved too.")
+    max_cost: float | None = flag(None, "Ceiling in US dollars on what OUT has cost, earlier runs into it included.")
+    price_as: str = flag("", "Price the model's tokens as this model of the price table.")
+    prices: Path | None = flag(None, "Price table in litellm's format.  [default: the one shipped]")
+
+    def __post_init__(self) -> None:
+        for name, low in (("concurrency", 1), ("retries", 0)):
+            if getattr(self, name) < low:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least {low}")
+        for name in ("requests_per_minute", "tokens_per_minute", "timeout", "max_cost"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:  # true for NaN too
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be above 0")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A model behind an OpenAI-compatible server. `ceiling` and `spent` are US dollars, `spent` before this run."""
+
+    name: str
+    url: str
+    temperature: float
+    max_tokens: int
+    price: Price | None
+    ceiling: float = math.inf
+    spent: float = 0.0
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    timeout_s: float = TIMEOUT_S
+    retries: int = 0
+    flags: tuple[str, str] = SOLVER_FLAGS
+
+    def worst(self, messages: Sequence[Message]) -> float:
+        """The most that a call can cost, retries included, in US dollars; 0 where no price is known."""
+        usage = Usage(most_tokens(messages), self.max_tokens)
+        return (1 + self.retries) * self.price.cost(usage) if self.price else 0.0
+
+    @contextmanager
+    def open(self, share: float) -> Iterator[OpenAISolver]:
+        """`share`: of the ceiling and the rates."""
+        requests, tokens = self.requests_per_minute, self.tokens_per_minute
+        solver = open_solver(
+            self.name,
+            self.url,
+            temperature=self.temperature,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            budget=Budget(self.ceiling, self.price, spent=self.spent).part(share) if self.price else None,
+            pace=Pace(requests and requests * share, tokens and tokens * share),
+            flags=self.flags,
+        )
+        with closing(solver):
+            yield solver
+
+
+def find_remote(
+    name: str,
+    url: str,
+    temperature: float,
+    max_tokens: int,
+    settings: CallSettings,
+    flags: tuple[str, str] = SOLVER_FLAGS,
+) -> Remote:
+    """Nobody is asked. `flags` name the model and the address in errors.
+
+    Raises InputError for a bad address, a missing key and a price that is needed and not known.
+    """
+    open_solver(name, url, flags=flags).close()  # says what is wrong with the address, or the key
+    return Remote(
+        name,
+        url,
+        temperature,
+        max_tokens,
+        _price(name, settings),
+        math.inf if settings.max_cost is None else settings.max_cost,
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
+        timeout_s=settings.timeout,
+        retries=settings.retries,
+        flags=flags,
+    )
+
+
+def _price(name: str, settings: CallSettings) -> Price | None:
+    """None for a model that the table does not have, unless its price is needed or was named."""
+    if settings.max_cost is not None or settings.price_as:
+        return find_price(settings.price_as or name, settings.prices)
+    return load_prices(settings.prices).get(name)

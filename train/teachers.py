@@ -1,0 +1,177 @@
+"""Who can be asked to teach: a model behind an OpenAI-compatible server, or one on this machine."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edgedc.backends import choose, open_choice
+from edgedc.bundle import MANIFEST
+from edgedc.errors import InputError
+from edgedc.files import Row, sha256_of
+from edgedc.generation import Backend
+from edgedc.ledger import Price
+from edgedc.methods import check_decomposes
+
+from .draws import Draw, Form, row_of
+from .remote import Remote, find_remote
+
+if TYPE_CHECKING:
+    from .teach import TeachSettings
+
+FLAGS = ("--teacher", "--teacher-url")
+
+
+class Teacher(Protocol):
+    """A Job of train/engines.py. `identity` is what of it determines a reply, `name` what its rows call it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def identity(self) -> tuple[str, ...]: ...
+    @property
+    def form(self) -> Form: ...
+    @property
+    def price(self) -> Price | None: ...
+
+    def open(self, share: float) -> AbstractContextManager[Callable[[Draw], Row]]: ...
+
+    def worst(self, draw: Draw) -> float:
+        """The most that the draw can cost, retries included, in US dollars; 0 where no price is known or asked."""
+
+
+@dataclass(frozen=True)
+class GoldTeacher:
+    """The task's own decompositions."""
+
+    name: str = "gold"
+    identity: tuple[str, ...] = ("gold",)
+    form: Form = Form()
+    price: None = None
+
+    def worst(self, draw: Draw) -> float:  # noqa: ARG002
+        return 0.0
+
+    @contextmanager
+    def open(self, share: float) -> Iterator[Callable[[Draw], Row]]:  # noqa: ARG002
+        def copy(draw: Draw) -> Row:
+            assert draw.example.decomposition is not None  # teach has looked
+            return row_of(draw, self.form, self.name, draw.example.decomposition, cost=0.0)
+
+        yield copy
+
+
+@dataclass(frozen=True)
+class RemoteTeacher:
+    """A model behind an OpenAI-compatible server."""
+
+    server: Remote
+    form: Form
+
+    @property
+    def name(self) -> str:
+        return self.server.name
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def price(self) -> Price | None:
+        return self.server.price
+
+    def worst(self, draw: Draw) -> float:
+        return self.server.worst(draw.messages)
+
+    @contextmanager
+    def open(self, share: float) -> Iterator[Callable[[Draw], Row]]:
+        with self.server.open(share) as solver:
+
+            def ask(draw: Draw) -> Row:
+                made = solver.solve(draw.messages, max_tokens=self.server.max_tokens, seed=draw.seed)
+                return row_of(draw, self.form, self.name, made, simulated=solver.simulated)
+
+            yield ask
+
+
+@dataclass(frozen=True)
+class LocalTeacher:
+    """A bundle, a model folder or a GGUF file on this machine. It is asked one question at a time, and decodes
+    greedily."""
+
+    path: Path
+    name: str
+    identity: tuple[str, ...]
+    form: Form
+    price: None = None
+
+    def worst(self, draw: Draw) -> float:  # noqa: ARG002
+        return 0.0
+
+    @contextmanager
+    def open(self, share: float) -> Iterator[Callable[[Draw], Row]]:  # noqa: ARG002
+        backend = _open_local(self.path)
+        lock = threading.Lock()
+
+        def ask(draw: Draw) -> Row:
+            assert self.form.max_tokens is not None
+            with lock:
+                made = backend.generate(draw.messages, max_tokens=self.form.max_tokens)
+            return row_of(draw, self.form, self.name, made, cost=0.0)
+
+        with closing(backend):
+            yield ask
+
+
+def find_teacher(settings: "TeachSettings") -> Teacher:
+    """Who is to teach. Nothing is loaded, and nobody asked.
+
+    Raises InputError for a model or a price that is not known, a missing key, and for what a teacher cannot do.
+    """
+    gold = settings.teacher == "gold"
+    local = not settings.teacher_url and Path(settings.teacher).exists()
+    if (gold or local) and (settings.draws > 1 or settings.temperature > 0):
+        who = "the task's own decompositions" if gold else f"{settings.teacher}: a model on this machine, whose replies"
+        raise InputError(f"{who} are always the same: leave --draws and --temperature out")
+    if gold:
+        if settings.teacher_url:
+            raise InputError("--teacher-url needs --teacher, the name of the model there")
+        return GoldTeacher()
+    form = Form("instruct-1", settings.max_subquestions, settings.shots, settings.temperature, settings.max_tokens)
+    if local:
+        return _find_local(Path(settings.teacher), form)
+    if settings.teacher.endswith(".gguf"):
+        raise InputError(f"{settings.teacher}: no such file; for a model of that name at a server add --teacher-url")
+    server = find_remote(
+        settings.teacher, settings.teacher_url, settings.temperature, settings.max_tokens, settings, FLAGS
+    )
+    return RemoteTeacher(server, form)
+
+
+def _find_local(path: Path, form: Form) -> LocalTeacher:
+    """Raises InputError for what is no model. Hashes its weights."""
+    if _is_gguf(path):
+        return LocalTeacher(path, path.name, (sha256_of(path),), form)
+    choice = choose(path)
+    check_decomposes(path, choice.manifest.method)
+    style, name = choice.manifest.prompt_style, choice.manifest.name
+    if form.shots and style != "instruct-1":
+        raise InputError(f"{path}: trained on prompts without examples: leave --shots out")
+    if choice.artifact:
+        name += f" {choice.artifact.quantization}"
+    return LocalTeacher(path, name, (*choice.identity(), choice.engine), replace(form, style=style))
+
+
+def _is_gguf(path: Path) -> bool:
+    """A GGUF file by itself; one of a bundle goes by the bundle, which knows how it is to be asked."""
+    return path.is_file() and path.suffix == ".gguf" and not (path.parent / MANIFEST).is_file()
+
+
+def _open_local(path: Path) -> Backend:
+    if _is_gguf(path):
+        from edgedc.backends.llamacpp import LlamaCppBackend
+
+        return LlamaCppBackend(path)
+    return open_choice(choose(path))
