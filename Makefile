@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup bench-export base clean
+.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decomposers base clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ bench-startup: $(INSTALLED)  ## how fast `edgedc --help` starts, against click a
 
 bench-export: $(INSTALLED)  ## wall time and memory of a GGUF export, against llama.cpp's own converter: some minutes
 	$(BIN)/python benchmarks/export_speed.py
+
+bench-training: $(INSTALLED)  ## tokens/s and memory of training, against plain transformers (and TRL where installed): some minutes
+	$(BIN)/python benchmarks/training_speed.py
+
+bench-decomposers: $(INSTALLED)  ## recorded decomposers on GSM8K, by the measures of edgedc/bench/decompositions.py
+	$(BIN)/python benchmarks/box_model.py
 
 base: $(INSTALLED)  ## pre-train the demo's base model again: 75 minutes on one core; resumes
 	$(BIN)/python -m train.documents build/demo-base.jsonl 150000

@@ -13,9 +13,9 @@ from test_export import make_model
 
 from edgedc.child import in_child
 from edgedc.errors import InputError
-from export.model.adapter import with_adapter
 from export.gguf.adapter import adapter_to_gguf
 from export.gguf.to_gguf import to_gguf
+from export.model.adapter import with_adapter
 from export.model.weights import open_weights
 
 IDS = list(range(5, 45))

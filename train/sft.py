@@ -300,5 +300,5 @@ def _manifest(
 
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Of the thousand kernels that oneDNN keeps by default, each for one shape, most are not met again: several GB in an hour.
+# oneDNN keeps a thousand kernels by default, each for one shape, and most are not met again: several GB in an hour.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
