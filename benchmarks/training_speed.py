@@ -2,7 +2,8 @@
 
 The same random model in a real shape, the same rows (microworld's, and GSM8K's where ../shared/data or EDGEDC_DATA has
 it), batch, optimiser and arithmetic. Each contender is a process of its own, in turns; it passes over the rows twice,
-and the second pass is measured. Tokens are the rows' own: padding does not count. Prints a table and writes
+and the second pass is measured. Tokens are the rows' own: padding does not count. On a CPU one thread computes, and
+its CPU time is what counts, so that a machine with other work to do gives the same figures. Prints a table and writes
 results/training_speed.json beside this file.
 """
 
@@ -47,7 +48,6 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, help="rows a step (default: 64 on a GPU, else 8)")
     parser.add_argument("--steps", type=int, help="steps of a pass, a multiple of 10 (default: 60 on a GPU, else 10)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each contender (default: 3)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)  # one run, in this process
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> int:
     if args.steps % 10:
         parser.error("--steps must be a multiple of 10: edgedc reports every tenth step")
     if args.contender:
-        torch.set_num_threads(args.threads)
+        torch.set_num_threads(1)
         print(json.dumps(CONTENDERS[args.contender](args)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
@@ -83,9 +83,9 @@ def contenders() -> list[str]:
 
 def run(name: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--contender", name, "--folder", str(args.folder), "--shape", args.shape]
-    for flag in ("tuning", "batch_size", "steps", "threads"):
+    for flag in ("tuning", "batch_size", "steps"):
         command += [f"--{flag.replace('_', '-')}", str(getattr(args, flag))]
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
@@ -146,7 +146,7 @@ def write(args: argparse.Namespace, data: dict[str, Any], measured: dict[str, An
         "arithmetic": precision(),
         "batch_size": args.batch_size,
         "steps_measured": args.steps,
-        "threads": args.threads,
+        "clock": "wall" if gpu else "CPU time of one thread",
         "data": {name: value for name, value in data.items() if name not in ("squares", "parameters")},
         "runs": args.runs,
         "measured": measured,

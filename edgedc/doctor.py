@@ -23,6 +23,7 @@ EXTRAS = {
     "train": ("torch", "transformers", "peft", "accelerate", "tokenizers", "jinja2"),
     "export": ("gguf", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxruntime-genai", "sentencepiece"),
     "hub": ("datasets",),
+    "qlora": ("bitsandbytes",),
 }
 _OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu",)}
 _NEEDS = {"gguf": ("llama_cpp", "llama-cpp-python", "llamacpp"), "onnx": ("onnxruntime", "onnxruntime", "onnx")}

@@ -25,7 +25,14 @@ def test_a_recipe_that_ships_is_whole_and_says_what_to_expect(name: str) -> None
 
 
 def test_those_of_the_issue_ship() -> None:
-    assert list(known_recipes()) == ["gsm8k-scratch", "paper-vicuna-13b", "qwen2.5-0.5b", "qwen3-0.6b", "smoke", "smollm2-135m"]
+    assert list(known_recipes()) == [
+        "gsm8k-scratch",
+        "paper-vicuna-13b",
+        "qwen2.5-0.5b",
+        "qwen3-0.6b",
+        "smoke",
+        "smollm2-135m",
+    ]
 
 
 def test_the_paper_s_is_the_paper_s() -> None:
