@@ -24,6 +24,7 @@ EXTRAS = {
     "export": ("gguf", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxruntime-genai", "sentencepiece"),
     "hub": ("datasets",),
     "qlora": ("bitsandbytes",),
+    "ray": ("ray",),
 }
 _OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu",)}
 _NEEDS = {"gguf": ("llama_cpp", "llama-cpp-python", "llamacpp"), "onnx": ("onnxruntime", "onnxruntime", "onnx")}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 from test_export import make_model
 
 from edgedc.bundle import Artifact, Manifest, SpecialIds, read_manifest, write_manifest
@@ -139,6 +140,17 @@ def test_a_template_inside_the_gguf_that_is_another_is_caught(
     done = gate(tmp_path / "bundle", artifact, PROMPTS, reference, CONTEXT)
     assert done.failed == ("template",)
     assert "its chat template goes on from character" in str(done.first_difference)
+
+
+def test_a_bos_that_only_one_of_them_writes_is_caught(model: Path, reference: Reference, tmp_path: Path) -> None:
+    ship(model, tmp_path / "bundle", Order(("gguf",), quantizations="f16", gated=False), print)
+    (artifact,) = read_manifest(tmp_path / "bundle").artifacts
+    field = GGUFReader(tmp_path / "bundle" / artifact.path, "r+").fields["tokenizer.ggml.add_bos_token"]
+    field.parts[field.data[0]][0] = True
+    artifact = rewritten(tmp_path / "bundle", artifact)
+    done = gate(tmp_path / "bundle", artifact, PROMPTS, reference, CONTEXT)
+    assert done.failed == ("special_ids",)
+    assert done.first_difference == "it puts BOS before a text, unlike the model's tokenizer"
 
 
 def test_a_model_without_a_template_is_compared_on_raw_prompts(model: Path, bundle: Path, tmp_path: Path) -> None:
@@ -309,6 +321,24 @@ def test_every_type_has_thresholds_that_fall_with_its_bits() -> None:
     for tight, loose in itertools.pairwise(order):
         assert (tight.text, tight.decomposition, tight.top1) > (loose.text, loose.decomposition, loose.top1)
         assert tight.kl < loose.kl
+
+
+def test_limits_stand_between_what_sound_and_what_broken_exports_measured() -> None:
+    """Of really trained models, by benchmarks/gate_limits.py; a broken one is caught by figures, not only by eye."""
+    measured = json.loads(
+        (Path(__file__).parents[1] / "benchmarks" / "results" / "gate_limits.json").read_text("utf-8")
+    )
+    assert {row["type"] for row in measured["sound"]} >= {*TYPES, "fp32", "int8", "int4"}
+    for row in measured["sound"]:
+        limits = THRESHOLDS[row["type"]]
+        assert 2 * row["kl"] <= limits.kl, row
+        for name in ("text", "decomposition", "top1"):
+            assert 1 - row[name] <= 0.75 * (1 - getattr(limits, name)), (name, row)
+    assert {THRESHOLDS[row["type"]] for row in measured["broken"]} == {THRESHOLDS[name] for name in TYPES}
+    for row in measured["broken"]:
+        limits = THRESHOLDS[row["type"]]
+        shares = any(row[name] < getattr(limits, name) for name in ("text", "decomposition", "top1"))
+        assert shares or row["kl"] is None or row["kl"] > limits.kl, row
 
 
 def _abort() -> Iterator[int]:

@@ -45,9 +45,7 @@ def join(settings: TrainSettings) -> TrainSettings:
 
     Raises InputError where the settings want something else than what has been started.
     """
-    if settings.fsdp:
-        os.environ.update(_FSDP)
-    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    fsdp = settings.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if count() > 1:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -57,6 +55,8 @@ def join(settings: TrainSettings) -> TrainSettings:
             PartialState(cpu=True, backend="gloo")
     with together():
         _check(settings.num_processes, fsdp)
+    if settings.fsdp:
+        os.environ.update(_FSDP)
     return dataclasses.replace(settings, num_processes=count(), fsdp=fsdp)
 
 
