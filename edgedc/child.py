@@ -66,8 +66,17 @@ def _run(sender: Connection, function: Callable[..., Iterator[Any]], args: tuple
     threading.Thread(target=_end_with_parent, args=(log,), daemon=True).start()
     for stream in (1, 2):
         os.dup2(file, stream)
-    try:
+    keep = False
+    with contextlib.suppress(BrokenPipeError):  # the parent was killed, as the other thread may be about to notice
         sender.send(("log", log))
+        keep = _tell(sender, function, args)
+    if not keep:  # the parent may be killed before it does so
+        Path(log).unlink(missing_ok=True)
+
+
+def _tell(sender: Connection, function: Callable[..., Iterator[Any]], args: tuple[Any, ...]) -> bool:
+    """Send what the function yields, and how it ended; say whether what the process wrote is wanted."""
+    try:
         for item in function(*args):
             sender.send(("item", item))
         sender.send(("done", None))
@@ -81,6 +90,8 @@ def _run(sender: Connection, function: Callable[..., Iterator[Any]], args: tuple
         traceback.print_exc()
         sys.stderr.flush()
         sender.send(("bug", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
+        return True
+    return False
 
 
 def _end_with_parent(log: str) -> None:

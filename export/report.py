@@ -10,9 +10,10 @@ from typing import Any
 
 from edgedc.backends.chat import first_token, read_chat_template, read_special_ids, token_ids
 from edgedc.bundle import Artifact, Manifest, hashes_beside
-from edgedc.files import write_text
+from edgedc.files import read_object, write_text
 
 from .gguf.tensors import read_tensors
+from .gguf.vocab_bpe import normalizer_of
 from .ollama import modelfile
 
 REPORT, CARD, MODELFILE = "export_report.json", "README.md", "Modelfile"
@@ -35,6 +36,12 @@ PACKAGES = (
 )
 
 
+_COMPOSED = (
+    "The tokenizer brings text into Unicode's NFC first. edgedc does that by itself; other programs that load the GGUF "
+    "(Ollama, llama.cpp) do not, and read decomposed accents as other tokens: give them composed text."
+)
+
+
 def finish(folder: Path, manifest: Manifest) -> Manifest:
     """Write all three into a bundle that is complete but for them; return the manifest that is to be written last.
 
@@ -48,7 +55,7 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
         text, reason = _modelfile(folder, manifest, artifact)
         write_text(folder / MODELFILE, text)
     write_text(folder / REPORT, json.dumps(report(folder, manifest, reason), indent=2, ensure_ascii=False) + "\n")
-    write_text(folder / CARD, model_card(manifest))
+    write_text(folder / CARD, model_card(manifest, normalizes=_normalizes(folder)))
     return dataclasses.replace(manifest, files=hashes_beside(folder, manifest.artifacts))
 
 
@@ -83,7 +90,13 @@ def _tensors(folder: Path, artifact: Artifact) -> dict[str, Any]:
     return {"tensors": {row.pop("name"): row for row in rows}}
 
 
-def model_card(manifest: Manifest) -> str:
+def _normalizes(folder: Path) -> bool:
+    """Whether its tokenizer brings text into NFC first, as those of Qwen do."""
+    tokenizer = folder / "tokenizer.json"
+    return tokenizer.is_file() and {"type": "NFC"} in normalizer_of(read_object(tokenizer))
+
+
+def model_card(manifest: Manifest, *, normalizes: bool = False) -> str:
     """README.md as the Hugging Face hub reads it: front matter, what the model is, the measured table.
 
     Format: https://huggingface.co/docs/hub/model-cards.
@@ -114,6 +127,7 @@ def model_card(manifest: Manifest) -> str:
         "## Compared with the model it was exported from",
         _table(manifest.artifacts),
         _how(manifest.artifacts),
+        _COMPOSED if normalizes and "gguf" in formats else "",
         f"Made by edgedc {manifest.edgedc}, {manifest.created}. Every figure is in {REPORT}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

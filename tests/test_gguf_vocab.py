@@ -477,3 +477,4 @@ def test_a_qwen_goes_through_the_gate_with_text_that_is_not_composed(tmp_path: P
     CliRunner().invoke(cli, ["export", *map(str, order)])
     exact, eight_bit = read_manifest(tmp_path / "bundle").artifacts
     assert (exact.passed, exact.gate["token_ids"], eight_bit.gate["token_ids"]) == (True, 1.0, 1.0)
+    assert "give them composed text" in (tmp_path / "bundle" / "README.md").read_text("utf-8")
