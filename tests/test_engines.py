@@ -187,12 +187,12 @@ def test_ctrl_c_keeps_what_comes_and_does_not_wait_for_what_hangs(tmp_path: Path
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert process.stdout is not None
-    first = [process.stdout.readline().strip() for _ in range(3)]  # 0, 1 and 3; 4, 5 and 6 are now in flight
+    first = [process.stdout.readline().strip() for _ in range(3)]  # 0, 1 and 3; 4 and 5 are now in flight
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     rest, error = process.communicate(timeout=30)
     assert sorted(first) == ["0", "1", "3"]
-    assert sorted(rest.split()) == ["4", "5", "6", "interrupted"]
+    assert sorted(rest.split()) in (["4", "5", "interrupted"], ["4", "5", "6", "interrupted"])  # 6, where it had begun
     assert process.returncode == 0
     assert not error
     assert time.monotonic() - started < 10

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import demonstrations, write_rows
 from test_export import make_model
 
+from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import EdgedcError
-from export.gate.gate import THRESHOLDS, limits_for
+from export.gate.gate import THRESHOLDS, Limits, limits_for
 from export.gate.memory import available_memory, reference_bytes, reference_dtype
 
 
@@ -59,6 +61,23 @@ def test_no_limit_is_tighter_than_that_of_the_reference(dtype: str) -> None:
         assert limits_for(name) == own
         assert limits.kl == max(own.kl, rounded.kl)
         assert (limits.text, limits.top1) == (min(own.text, rounded.text), min(own.top1, rounded.top1))
+
+
+def test_what_was_held_in_16_bits_is_said(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = reference_bytes(model_folder, "float32") - 1
+    monkeypatch.setattr("export.ship.available_memory", lambda: free)
+    questions = write_rows(tmp_path / "questions.jsonl", [{"question": row["question"]} for row in demonstrations(4)])
+    out = tmp_path / "out"
+    flags = ["--quantization", "f16,q2_k", "--prompts", str(questions)]
+    done = CliRunner().invoke(cli, ["export", *flags, str(model_folder), str(out)])
+    assert done.exit_code == 0, done.exception
+    assert "reference: held in float16, 0.4 GB" in done.stderr  # as it is stored
+    whole, small = (artifact.gate for artifact in read_manifest(out).artifacts)
+    assert whole["reference_dtype"] == small["reference_dtype"] == "float16"
+    assert Limits(**whole["limits"]) == THRESHOLDS["f16"]
+    assert Limits(**small["limits"]) == THRESHOLDS["q2_k"]
+    assert 0 < whole["kl"] <= THRESHOLDS["f16"].kl
+    assert "For want of memory the model was held in float16" in (out / "README.md").read_text("utf-8")
 
 
 def test_too_little_memory_is_said_before_any_work(

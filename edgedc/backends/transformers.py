@@ -1,8 +1,8 @@
-"""Model folders, run by transformers in float32: the reference that exported artifacts are compared with."""
+"""Model folders, run by transformers, by default in float32: what exported artifacts are compared with."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgedc.backends.chat import ChatTemplate, end_tokens
 from edgedc.backends.greedy import GreedyBackend, check_context, encodable
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 class TransformersBackend(GreedyBackend):
     """A model folder on this machine's CPU.
 
-    `adapter` is a LoRA folder that peft merges into it in memory. `chat` None is the folder's chat template.
-    `context_length` 0 is the one in config.json. Raises InputError, before torch is imported, when the folder is not a
-    whole model in safetensors (see check_model_folder), and when it cannot be loaded.
+    `adapter` is a LoRA folder that peft merges into it in memory. `dtype` is torch's name of the precision in which the
+    weights are held, and reckoned with. `chat` None is the folder's chat template. `context_length` 0 is the one in
+    config.json. Raises InputError, before torch is imported, when the folder is not a whole model in safetensors (see
+    check_model_folder), and when it cannot be loaded.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class TransformersBackend(GreedyBackend):
         context_length: int = 0,
         threads: int | None = None,
         adapter: Path | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     ) -> None:
         check_model_folder(folder)
         try:
@@ -47,7 +49,7 @@ class TransformersBackend(GreedyBackend):
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+                folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
             ).eval()
             if adapter:
                 import peft
@@ -96,7 +98,7 @@ class TransformersBackend(GreedyBackend):
         check_context(len(ids), 0, self.context_length)
         with self._torch.inference_mode():
             made = self._model(input_ids=self._torch.tensor([list(ids)]), logits_to_keep=len(ids) - start)
-        scores: npt.NDArray[np.float32] = made.logits[0].numpy()
+        scores: npt.NDArray[np.float32] = made.logits[0].float().numpy()
         return scores
 
     def close(self) -> None:

@@ -155,9 +155,8 @@ def _run_model(
 ) -> Iterator[Observation | _Said]:
     manifest = choose(folder).manifest
     raw = raw_prompts(folder) if manifest.chat_template_sha256 is None else None
-    held = {} if dtype == "float32" else {"dtype": dtype}
     backend = TransformersBackend(
-        folder, chat=raw, context_length=manifest.context_length, threads=threads, adapter=adapter, **held
+        folder, chat=raw, context_length=manifest.context_length, threads=threads, adapter=adapter, dtype=dtype
     )
     vocabulary = 0
     with scores.open("wb") as file:
