@@ -29,12 +29,12 @@ from edgedc.backends import choose, open_choice
 from edgedc.bench.decompositions import Decompositions, Estimate, score, summarise
 from edgedc.bench.quality import Share
 from edgedc.bench.table import table
-from edgedc.cli import workshop
 from edgedc.decomposition import Decomposition, decomposition_of, parse
 from edgedc.files import read_rows
 from edgedc.pipeline import Decomposer, decompose
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 from edgedc.tasks import Selection, gsm8k, microworld, strategyqa
+from edgedc.workshop import workshop
 
 RESULT = Path(__file__).parent / "results" / "box_model.json"
 DATA = Path(os.environ.get("EDGEDC_DATA", Path(__file__).parents[2] / "shared" / "data"))

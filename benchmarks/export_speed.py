@@ -18,7 +18,7 @@ from pathlib import Path
 
 from startup import cpu_model
 
-from edgedc.cli import workshop
+from edgedc.workshop import workshop
 
 RESULT = Path(__file__).parent / "results" / "export_speed.json"
 TYPES = ("f16", "q4_k_m")

@@ -26,8 +26,8 @@ from startup import cpu_model
 
 import edgedc
 from edgedc.bundle import Artifact
-from edgedc.cli import workshop
 from edgedc.tasks.microworld import problems
+from edgedc.workshop import workshop
 
 RESULT = Path(__file__).parent / "results" / "gate_limits.json"
 CALIBRATED_ON = 100

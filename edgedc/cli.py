@@ -2,13 +2,12 @@
 
 import importlib
 import sys
-from types import ModuleType
 from typing import Any
 
 import click
 
 from edgedc import __version__, recipes
-from edgedc.errors import EdgedcError, MissingExtra
+from edgedc.errors import EdgedcError
 
 # verb -> what the list of verbs says of it; edgedc/commands/<verb>.py holds `command`
 VERBS = {
@@ -57,27 +56,6 @@ def cli() -> None:
     Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 gate failed, 4 budget reached,
     130 interrupted.
     """
-
-
-def workshop(name: str) -> ModuleType:
-    """The module `train.x` or `export.x`: inside edgedc where it is installed, at the top in a checkout.
-
-    Raises MissingExtra when a package that the module needs is not there.
-    """
-    inside, module = f"edgedc.{name}", name
-    package = f"edgedc.{name.partition('.')[0]}"
-    try:
-        importlib.import_module(package)
-        module = inside
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] not in ("edgedc", "train", "export"):
-            raise MissingExtra(error.name, name.split(".")[0]) from error
-        raise
 
 
 def main(args: list[str] | None = None) -> Any:

@@ -20,6 +20,7 @@ import click
 from edgedc.errors import InputError
 from edgedc.files import read_text
 from edgedc.flags import RECIPE, OrNone
+from edgedc.workshop import workshop
 
 VERBS = ("teach", "screen", "train", "merge", "export")
 ABOUT = ("purpose", "memory", "time", "source")
@@ -36,8 +37,6 @@ class Recipe:
 
 def known_recipes() -> dict[str, Path]:
     """The recipes that ship with edgedc, by name."""
-    from edgedc.cli import workshop
-
     folder = Path(str(resources.files(workshop("train").__name__))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 

@@ -9,6 +9,7 @@ import pytest
 import edgedc.commands
 from edgedc import __version__, cli
 from edgedc.errors import BudgetError, GateError, InputError, MissingExtra, SolverTimeout
+from edgedc.workshop import workshop
 
 HEAVY = ("torch", "transformers", "peft", "llama_cpp", "onnxruntime", "datasets")
 
@@ -135,8 +136,8 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(
     with pytest.raises(
         MissingExtra, match=r"no_such_package_anywhere is not installed: run  pip install 'edgedc\[train\]'"
     ):
-        cli.workshop("train.thing")
+        workshop("train.thing")
     with pytest.raises(ModuleNotFoundError, match=r"edgedc\.no_such_module"):  # ours: a bug, not a missing extra
-        cli.workshop("train.broken")
+        workshop("train.broken")
     for name in ("train", "train.thing", "train.broken"):
         sys.modules.pop(name, None)

@@ -96,7 +96,7 @@ LISTED = "from edgedc.recipes import known_recipes; print(*known_recipes())"
 
 WORKSHOPS = """
 import importlib, pkgutil
-from edgedc.cli import workshop
+from edgedc.workshop import workshop
 from edgedc.errors import MissingExtra
 for package in ("train", "export"):
     for found in pkgutil.iter_modules(importlib.import_module(f"edgedc.{package}").__path__):
@@ -119,5 +119,5 @@ def test_the_editable_install_finds_them_in_the_checkout(tmp_path: Path) -> None
     code = "import edgedc, train, export; print(edgedc.__file__, train.__file__, export.__file__)"
     files = run(sys.executable, "-c", code, cwd=tmp_path).split()
     assert [Path(file).parents[1] for file in files] == [ROOT, ROOT, ROOT]
-    code = "from edgedc.cli import workshop; print(workshop('train.settings').__name__)"
+    code = "from edgedc.workshop import workshop; print(workshop('train.settings').__name__)"
     assert run(sys.executable, "-c", code, cwd=tmp_path).split() == ["train.settings"]

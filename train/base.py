@@ -25,6 +25,7 @@ from .settings import TrainSettings
 
 # The rows that a from-scratch tokenizer is fitted to; more change next to nothing.
 _TOKENIZER_ROWS = 20_000
+_SHORT = 512  # tokens of a row
 
 
 def check_tuning(settings: TrainSettings) -> None:
@@ -49,11 +50,10 @@ def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrai
     if settings.from_scratch:
         few = [text for text, _ in zip(texts, range(_TOKENIZER_ROWS), strict=False)]
         tokenizer: PreTrainedTokenizerBase = make_tokenizer(few, settings.vocabulary)
-        return (
-            tokenizer,
-            make_model(tokenizer, settings.from_scratch, settings.seed),
-            f"scratch-{settings.from_scratch}",
-        )
+        made = make_model(tokenizer, settings.from_scratch, settings.seed)
+        if chosen := attention(settings):
+            made.set_attn_implementation(chosen)
+        return tokenizer, made, f"scratch-{settings.from_scratch}"
     folder, name = find_base(settings.base)
     # An optimiser that changes weights by a millionth needs float32 to change them in; what is frozen does not.
     dtype = torch.float32 if settings.tuning == "full" or not uses_bf16(settings) else base_dtype()
@@ -135,9 +135,15 @@ def uses_bf16(settings: TrainSettings) -> bool:
 
 
 def attention(settings: TrainSettings) -> str | None:
-    """FlashAttention for packed rows where it is installed: it leaves out what other rows' tokens would cost."""
-    usable = settings.packing and torch.cuda.is_available() and uses_bf16(settings) and is_flash_attn_2_available()
-    return "flash_attention_2" if usable else None
+    """transformers' name of an implementation that is better than the usual one here, if any.
+
+    FlashAttention for packed rows where it is installed: it leaves out what other rows' tokens would cost. On a CPU,
+    plain products for short rows: PyTorch's kernel takes longer for its gradients than all of those do; their memory
+    grows with the square of the length.
+    """
+    if torch.cuda.is_available():
+        return "flash_attention_2" if settings.packing and uses_bf16(settings) and is_flash_attn_2_available() else None
+    return "eager" if not settings.packing and settings.max_length <= _SHORT else None
 
 
 def _device() -> str:

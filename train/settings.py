@@ -27,6 +27,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
     },
+    "box": _SHARED
+    | {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
     "small": _SHARED
     | {
         "hidden_size": 512,
@@ -41,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True)
 class TrainSettings:
     base: str = flag("demo-base", "Base model: a folder, a hub id, or demo-base (ships with edgedc).")
-    from_scratch: Literal["nano", "tiny", "small"] | None = flag(
+    from_scratch: Literal["nano", "tiny", "box", "small"] | None = flag(
         None, "Train a new Llama-shaped model of this size, with a tokenizer of its own, instead of a base."
     )
     vocabulary: int = flag(2048, "Largest vocabulary of a tokenizer made from scratch; a multiple of 256.")
@@ -66,6 +74,7 @@ class TrainSettings:
     fsdp: bool = flag(False, "Divide the weights between the processes too (FSDP), for a model that fills a GPU.")
     packing: bool = flag(False, "Put several rows into one sequence, none of which sees another, for less padding.")
     gradient_checkpointing: bool = flag(False, "Work activations out twice instead of keeping them: less memory.")
+    compile: bool = flag(False, "Have PyTorch compile the model: a minute or two first, then faster; needs a compiler.")
     precision: Literal["auto", "bfloat16", "float32"] = flag(
         "auto", "Arithmetic; auto takes bfloat16 where the hardware is made for it."
     )

@@ -66,6 +66,10 @@ class SftTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss divides by num_items_in_batch
         self.settings, self.held, self.watch, self.words = settings, held, watch, tokenizer
         self.work = Path(args.output_dir)
+        if settings.compile:
+            # Without the output layer, which is applied to other places in every batch.
+            inner = model.get_base_model() if isinstance(model, PeftModel) else model
+            inner.get_decoder().compile(dynamic=True)
         self.resumed_at = self._seen_to = 0
         self._tokens = 0  # of this process's rows
         self._unseen: tuple[int, torch.Tensor] | None = None  # a step and its loss, at which nobody has looked
@@ -189,7 +193,9 @@ class SftTrainer(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure on the held-out rows; weights with the lowest loss so far are put aside."""
         pad, device = self.words.pad_token_id, self.args.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.args.bf16):
+        # What was compiled is for training: generating would compile every length anew.
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, torch.autocast(device, torch.bfloat16, enabled=self.args.bf16):
             figures = {"loss": mean_loss(self.model, self.held.rows, pad, self.args.per_device_train_batch_size)}
             if self.held.asked:
                 figures |= decomposition_figures(self.model, self.words, self.held.pairs, self.held.asked)

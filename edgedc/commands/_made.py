@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from edgedc.bundle import MANIFEST, Manifest, read_manifest
-from edgedc.cli import workshop
 from edgedc.files import read_rows, sha256_of
 from edgedc.flags import as_json
 from edgedc.tasks import Selection, load_examples
+from edgedc.workshop import workshop
 
 Values = dict[str, Any]  # what a verb is given, by the names of its parameters; see _verbs.values
 

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from edgedc.bench.table import table
-from edgedc.cli import workshop
 from edgedc.commands._verbs import run
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
+from edgedc.workshop import workshop
 
 DEMONSTRATIONS = 3000
 QUESTIONS = 300  # unseen ones, for the student's share of exactly right decompositions

@@ -11,7 +11,6 @@ from click.core import ParameterSource
 
 from edgedc.bench.table import table
 from edgedc.bundle import MANIFEST, check_model_folder, read_manifest
-from edgedc.cli import workshop
 from edgedc.commands._made import is_made, keys_of
 from edgedc.commands._verbs import run, values
 from edgedc.errors import GateError
@@ -19,6 +18,7 @@ from edgedc.files import beside, read_rows
 from edgedc.flags import flags
 from edgedc.recipes import Recipe, find_recipe
 from edgedc.tasks import Selection
+from edgedc.workshop import workshop
 
 ROWS = ("teach", "screen")  # these verbs go on by themselves, row by row
 

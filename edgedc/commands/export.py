@@ -7,9 +7,9 @@ from click.core import ParameterSource
 
 from edgedc.bench.table import table
 from edgedc.bundle import Format, Manifest, newest
-from edgedc.cli import workshop
 from edgedc.errors import GateError, InputError
 from edgedc.flags import resolved
+from edgedc.workshop import workshop
 
 
 @click.command()

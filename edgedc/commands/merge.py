@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from edgedc.bundle import newest, read_manifest
-from edgedc.cli import workshop
 from edgedc.flags import flags
+from edgedc.workshop import workshop
 
 
 @click.command()

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from edgedc.bench.table import table
-from edgedc.cli import workshop
 from edgedc.errors import BudgetError, SolverError
 from edgedc.flags import flags
+from edgedc.workshop import workshop
 
 
 @click.command()

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from edgedc.cli import workshop
 from edgedc.errors import BudgetError, EdgedcError, InputError, SolverError
 from edgedc.flags import flags
 from edgedc.tasks import Example, Selection, read_examples
+from edgedc.workshop import workshop
 
 
 class _Questions:

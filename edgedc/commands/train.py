@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from edgedc.cli import workshop
 from edgedc.flags import flags
+from edgedc.workshop import workshop
 
 
 @click.command()
