@@ -16,22 +16,13 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from shapes import make_model
 from startup import cpu_model
 
 from edgedc.workshop import workshop
 
 RESULT = Path(__file__).parent / "results" / "export_speed.json"
 TYPES = ("f16", "q4_k_m")
-SHAPE = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
 # llama.cpp's quantiser as a program of its own does it: convert, then quantise the file.
 QUANTIZE = """
 import ctypes, sys, llama_cpp
@@ -87,27 +78,6 @@ def main() -> int:
         )
     print(f"ratio: {ratio['seconds']} of the time, {ratio['peak_mb']} of the memory")
     return 0
-
-
-def make_model(folder: Path) -> None:
-    """Random weights and a small SentencePiece tokenizer: what both converters read, with nothing to download."""
-    import sentencepiece
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizerFast
-
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**SHAPE, bos_token_id=1, eos_token_id=2)).save_pretrained(folder)
-    texts = folder / "texts"
-    texts.write_text("".join(f"How many pens and pencils does each of the {n} children get?\n" for n in range(2000)))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(texts), model_prefix=str(folder / "tokenizer"), model_type="bpe", vocab_size=400, byte_fallback=True,
-        minloglevel=2,
-    )  # fmt: skip
-    tokenizer = LlamaTokenizerFast(vocab_file=str(folder / "tokenizer.model"), legacy=False)
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    tokenizer.save_pretrained(folder)
-    texts.unlink()
-    (folder / "tokenizer.vocab").unlink()
 
 
 def measure(programs: dict[str, list[list[str]]], runs: int) -> dict[str, dict[str, dict[str, float]]]:

@@ -14,43 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from shapes import SHAPES
+
 from edgedc.files import key_of
 from edgedc.tasks import Selection, read_examples
 
 GSM8K = Path(os.environ.get("EDGEDC_DATA", Path(__file__).parents[2] / "shared" / "data")) / "gsm8k"
-SHAPES: dict[str, dict[str, Any]] = {
-    # a third of SmolLM2-135M's width and layers, with its vocabulary
-    "llama-29m": {
-        "model_type": "llama",
-        "vocab_size": 49152,
-        "hidden_size": 384,
-        "intermediate_size": 1024,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-    },
-    "smollm2-135m": {
-        "model_type": "llama",
-        "vocab_size": 49152,
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "max_position_embeddings": 2048,
-    },
-    "qwen2.5-0.5b": {
-        "model_type": "qwen2",
-        "vocab_size": 151936,
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-    },
-}
 
 
 def make_data(args: argparse.Namespace) -> dict[str, Any]:
@@ -58,10 +27,10 @@ def make_data(args: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from train.data import encode
-    from train.leaks import check_leaks, held_out_in
-    from train.scratch import make_tokenizer
-    from train.sets import read_pairs
+    from train.fitting.data import encode
+    from train.fitting.scratch import make_tokenizer
+    from train.sets.leaks import check_leaks, held_out_in
+    from train.sets.pairs import read_pairs
 
     count = args.steps * args.batch_size
     rows = demonstrations(count + count // 10)
@@ -115,8 +84,8 @@ def demonstrations(count: int) -> list[dict[str, Any]]:
 
 
 def edgedc(args: argparse.Namespace, *, packing: bool) -> dict[str, float]:
+    from train.fitting.sft import train
     from train.settings import TrainSettings
-    from train.sft import train
 
     settings = TrainSettings(
         base=str(args.folder / "base"),
@@ -196,8 +165,8 @@ def loaded(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from train.base import with_adapter
-    from train.sets import read_pairs
+    from train.fitting.base import with_adapter
+    from train.sets.pairs import read_pairs
     from train.settings import TrainSettings
 
     torch.manual_seed(0)

@@ -63,7 +63,7 @@ def in_child(what: str, function: Callable[..., Iterator[Any]], *args: Any) -> I
 def _run(sender: Connection, function: Callable[..., Iterator[Any]], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then ends this process
     file, log = tempfile.mkstemp(prefix="edgedc-", suffix=".log")
-    threading.Thread(target=_end_with_parent, args=(log,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(Path(log),), daemon=True).start()
     for stream in (1, 2):
         os.dup2(file, stream)
     keep = False
@@ -94,12 +94,15 @@ def _tell(sender: Connection, function: Callable[..., Iterator[Any]], args: tupl
     return False
 
 
-def _end_with_parent(log: str) -> None:
-    """A parent that gets a SIGKILL cannot end this process, which would go on for minutes and write."""
+def end_with_parent(log: Path) -> None:
+    """For a thread of a process that multiprocessing started: a parent that gets a SIGKILL cannot end the process.
+
+    It would go on for minutes and write. Its log goes with it.
+    """
     parent = multiprocessing.parent_process()
-    assert parent is not None  # this process was started by in_child
+    assert parent is not None
     wait([parent.sentinel])
-    Path(log).unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
     os._exit(1)
 
 

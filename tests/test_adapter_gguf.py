@@ -1,6 +1,5 @@
 """llama.cpp computes the same with an adapter's GGUF over its base as with the merged model."""
 
-import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,19 +27,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def scores(model: Path, adapter: Path | None) -> Iterator[np.ndarray]:
     """(tokens, vocabulary); in a child process."""
-    import llama_cpp
-
     from edgedc.backends.llamacpp import LlamaCppBackend
 
-    backend = LlamaCppBackend(model, threads=1)
-    if adapter is not None:
-        backend._make_room(len(IDS))
-        loaded = llama_cpp.llama_adapter_lora_init(backend._model, str(adapter).encode())
-        assert loaded
-        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(
-            ctypes.cast(loaded, llama_cpp.llama_adapter_lora_p_ctypes)
-        )
-        assert llama_cpp.llama_set_adapters_lora(backend._context, adapters, 1, (ctypes.c_float * 1)(1.0)) == 0
+    backend = LlamaCppBackend(model, threads=1, adapter=adapter)
     yield backend.logits(IDS, start=0)
     backend.close()
 

@@ -22,7 +22,7 @@ from train.corpus.hops import questions
 from train.corpus.stories import Problem
 from train.corpus.vary import renamed, renumbered, reordered, varied, with_other_things
 from train.corpus.worked import Worked, numbers_in, recomputed, worked_in
-from train.sets import read_pairs
+from train.sets.pairs import read_pairs
 
 # Written for these tests, in the form of GSM8K.
 ROWS = [

@@ -16,6 +16,7 @@ from test_export import edit_json, make_model
 import edgedc.doctor
 from edgedc.bundle import Artifact, Manifest, hashes_beside, read_manifest, write_manifest
 from edgedc.cli import cli
+from edgedc.commands.doctor import NO_AMX
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import sha256_of
 from export.ship import Order, ship
@@ -225,3 +226,8 @@ def test_its_extras_are_those_of_the_project() -> None:
         own = [re.split(r"[<>=\[; ]", line)[0] for line in declared[extra]]
         assert {name for name in own if name != "edgedc"} == set(names)
     assert set(declared) - set(edgedc.doctor.EXTRAS) == {"all", "onnx-gpu"}
+
+
+def test_llama_cpp_is_built_again_as_the_makefile_builds_it() -> None:
+    (flags,) = re.findall(r"^LLAMA_CMAKE \?= (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert f"CMAKE_ARGS='{flags}' pip install" in NO_AMX

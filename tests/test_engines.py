@@ -14,7 +14,7 @@ import pytest
 
 from edgedc.errors import BudgetError, InputError, MissingExtra, SolverTimeout
 from edgedc.files import Row
-from train.engines import MOST_FAILURES, Failure, run
+from train.calls.engines import MOST_FAILURES, Failure, run
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def test_concurrency_below_one_is_refused_before_anything_is_opened():
 CTRL_C = """
 import sys, time
 from contextlib import contextmanager
-from train.engines import run
+from train.calls.engines import run
 
 class Slow:
     @contextmanager

@@ -9,9 +9,9 @@ from conftest import write_rows
 
 from edgedc.errors import InputError
 from edgedc.tasks.microworld import problems
-from train.fingerprints import write_fingerprints
-from train.leaks import SHIPPED, check_leaks, find_leaks, held_out_in, held_out_of, read_held_out
-from train.sets import Pair
+from train.sets.fingerprints import write_fingerprints
+from train.sets.leaks import SHIPPED, check_leaks, find_leaks, held_out_in, held_out_of, read_held_out
+from train.sets.pairs import Pair
 
 STAMPS = (
     "Max bought stamps at the post office. Some of the stamps had a snowflake design, some had a truck design, and "

@@ -7,9 +7,9 @@ from edgedc.backends import open_backend
 from edgedc.backends.marks import Marks
 from edgedc.backends.transformers import TransformersBackend
 from edgedc.generation import Message
-from train.data import encode
-from train.scratch import make_tokenizer
-from train.sets import Pair
+from train.fitting.data import encode
+from train.fitting.scratch import make_tokenizer
+from train.sets.pairs import Pair
 
 IMITATIONS = [
     "a <|end|> in the text <|user|> <|assistant|>",

@@ -16,7 +16,7 @@ from edgedc import cli
 from edgedc.bundle import Manifest, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, GateError, InputError, MissingExtra
 from train.agreement import compare, scores_of, texts_for
-from train.base import find_base, load_base
+from train.fitting.base import find_base, load_base
 from train.merge import merge
 from train.settings import MergeSettings
 

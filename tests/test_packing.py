@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from train.data import IGNORED, Encoded
-from train.packing import Batches, batches_of, completion_loss, packed, padded
-from train.scratch import make_model, make_tokenizer
+from train.fitting.data import IGNORED, Encoded
+from train.fitting.packing import Batches, batches_of, completion_loss, packed, padded
+from train.fitting.scratch import make_model, make_tokenizer
 
 LAYOUTS = {
     "padded": padded,

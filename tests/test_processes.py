@@ -15,7 +15,7 @@ from conftest import demonstrations, write_rows
 from safetensors.torch import load_file
 
 from edgedc.errors import InputError
-from train.launch import train
+from train.fitting.launch import train
 from train.settings import TrainSettings
 
 # 14 rows in batches of 4: the last batch of a pass has two rows for two processes, and one for each of two parts none
@@ -207,7 +207,7 @@ import os, signal, sys
 from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from train import launch, processes
+from train.fitting import launch, processes
 from train.settings import TrainSettings
 
 of_cpus = PartialState.__init__

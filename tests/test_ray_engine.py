@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from edgedc.errors import BudgetError, InputError, SolverTimeout
 from edgedc.files import RowWriter
-from train.engines import Failure, run
+from train.calls.engines import Failure, run
 
 OUT, ENGINE, COUNT, MODE = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 

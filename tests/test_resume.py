@@ -12,9 +12,9 @@ from conftest import demonstrations, write_rows
 from safetensors.torch import load_file
 
 from edgedc.errors import EdgedcError
-from train.checkpoints import latest
+from train.fitting.checkpoints import latest
+from train.fitting.sft import train
 from train.settings import TrainSettings
-from train.sft import train
 
 QUICK = TrainSettings(
     from_scratch="nano",

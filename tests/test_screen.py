@@ -1,5 +1,7 @@
 import json
+import os
 import pickle
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +21,8 @@ from edgedc.prompts import solve_messages
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
-from train.screen import Screened, ScreenSettings, find_job, screen
-from train.sets import read_pairs
+from train.sets.pairs import read_pairs
+from train.teaching.screen import Screened, ScreenSettings, find_job, screen
 
 GOOD, BAD = "How many are left?", "What is the weather?"
 PRICES = {"_about": {"date": "d", "source": "s"}, "big": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}}
@@ -315,5 +317,21 @@ def test_the_verb_says_what_is_kept_when_the_budget_is_reached(tmp_path: Path) -
         how = ["--solver-model", "big", "--solver-url", url, "--max-tokens", 50, "--prices", prices, "--retries", 0]
         result = verb(*how, "--max-cost", 0.0012, data, out)
     assert isinstance(result.exception, BudgetError)
-    assert "screen: 30 calls to make, about $" in result.stderr
+    assert "30 calls to make; about $" in result.stderr
     assert f"Kept in {out}: {len(rows_of(out))} of 30 questions passed, $0.00" in result.stderr
+
+
+def test_the_verb_says_what_is_kept_when_it_is_interrupted(tmp_path: Path) -> None:
+    data, out = write_rows(tmp_path / "many.jsonl", [draw(f"{k}?", 0, GOOD) for k in range(30)]), tmp_path / "out.jsonl"
+    solver = Solver()
+
+    def reply(messages: Sequence[Message], *, seed: int = 0) -> str:
+        if len(solver.asked) == 10:
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C
+        return solver(messages, seed=seed)
+
+    with serve(reply, "big", port=0, timing=Timing(0, 0), simulated=False) as url:
+        result = verb("--solver-model", "big", "--solver-url", url, "--concurrency", 1, data, out)
+    assert result.exit_code != 0
+    assert 10 <= len(rows_of(out)) < 30
+    assert f"Kept in {out}: {len(rows_of(out))} of 30 questions passed. The same command goes on" in result.stderr

@@ -13,7 +13,7 @@ from edgedc.errors import InputError
 from edgedc.files import Row
 from edgedc.methods import METHODS, Method
 from edgedc.prompts import decompose_messages, final_answer, solve_messages
-from train.sets import Pair, read_pairs, with_answer
+from train.sets.pairs import Pair, read_pairs, with_answer
 
 SUBQUESTIONS = ["How many eggs are left?", "What are they worth?"]
 

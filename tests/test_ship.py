@@ -14,9 +14,9 @@ from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import InputError
 from export.gguf.tensors import read_tensors
+from train.fitting.sft import train
 from train.merge import merge
 from train.settings import MergeSettings, TrainSettings
-from train.sft import train
 
 QUESTION = demonstrations(8)[6]["question"]
 

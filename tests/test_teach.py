@@ -14,10 +14,10 @@ from edgedc.solvers.scripted import ScriptedSolver
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks import Example, Selection, load_examples
 from edgedc.tasks.microworld import problems
-from train.draws import Form, row_of
-from train.sets import read_pairs
-from train.teach import TeachSettings, teach
-from train.teachers import GoldTeacher, find_teacher
+from train.sets.pairs import read_pairs
+from train.teaching.draws import Form, row_of
+from train.teaching.teach import TeachSettings, teach
+from train.teaching.teachers import GoldTeacher, find_teacher
 
 EXAMPLES = load_examples(Selection(limit=12))
 AT_ONCE = Timing(0.0, 0.0)
@@ -206,6 +206,14 @@ def test_the_verb_teaches_over_http_within_its_budget(tmp_path):
     rows = sorted(rows_of(out), key=lambda row: int(row["id"].split("-")[-1]))
     assert [row["subquestions"] for row in rows] == [p.decomposition.texts for p in problems("train", 8)]
     assert done.stdout.endswith(f"${sum(row['cost'] for row in rows):.6f}\n")
+
+
+def test_the_verb_says_so_when_nothing_came(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    done = invoke("--limit", 2, "--teacher", "m", "--teacher-url", "http://127.0.0.1:9/v1", "--retries", 0, out)
+    assert done.exit_code == 1
+    assert done.stdout == f"{out}: 0 rows\n"
+    assert "2 draws are missing" in str(done.exception)
 
 
 def test_draws_differ_by_their_seed_and_a_larger_order_asks_only_for_what_is_new(tmp_path):

@@ -17,14 +17,14 @@ from edgedc.cli import cli
 from edgedc.decomposition import decomposition_of, parse, render
 from edgedc.errors import EdgedcError, InputError
 from edgedc.prompts import decompose_messages
-from train.base import find_base, load_base, with_adapter
-from train.data import IGNORED, Encoded, encode
+from train.fitting.base import find_base, load_base, with_adapter
+from train.fitting.data import IGNORED, Encoded, encode
+from train.fitting.packing import completion_loss, packed, padded
+from train.fitting.scratch import make_tokenizer
+from train.fitting.sft import train
 from train.merge import merge
-from train.packing import completion_loss, packed, padded
-from train.scratch import make_tokenizer
-from train.sets import METHODS, read_pairs
+from train.sets.pairs import METHODS, read_pairs
 from train.settings import MergeSettings, TrainSettings
-from train.sft import train
 
 QUICK = TrainSettings(from_scratch="nano", vocabulary=512, max_steps=4, batch_size=4, threads=1)
 

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from edgedc.bench.quality import rouge_l
 from edgedc.bundle import read_manifest
 from edgedc.errors import InputError
-from train.sets import Pair, read_pairs
+from train.fitting.sft import train
+from train.fitting.validation import held_out
+from train.sets.pairs import Pair, read_pairs
 from train.settings import TrainSettings
-from train.sft import train
-from train.validation import held_out
 
 QUICK = TrainSettings(
     from_scratch="nano", vocabulary=512, max_steps=6, batch_size=4, precision="float32", threads=1, validation_every=2

@@ -13,16 +13,14 @@ from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from edgedc.adapter import CONFIG, WEIGHTS, check_files, check_untied
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, now, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, GateError, InputError, MissingExtra
 from edgedc.files import sha256_of, staged_folder
 
 from .agreement import Agreement, compare, scores_of, texts_for
-from .base import find_base, load_base
+from .fitting.base import find_base, load_base
 from .settings import MergeSettings
-
-WEIGHTS = "adapter_model.safetensors"
-_TIED = ("embed_tokens", "lm_head")
 
 BASE, DEQUANTISED = "base", "dequantised base"  # what an adapter may be merged onto
 
@@ -105,12 +103,9 @@ def _read_back(stage: Path) -> PreTrainedModel:
 
 def _check(adapter: Path) -> Manifest:
     """The manifest of what can be merged; everything that is cheap to find is found here."""
-    if not (adapter / "adapter_config.json").is_file():
-        if (adapter / "config.json").is_file():
-            raise InputError(f"{adapter}: not an adapter but a whole model already: there is nothing to merge")
-        raise InputError(f"{adapter}: no adapter_config.json: not an adapter; make one with  edgedc train")
-    if not (adapter / WEIGHTS).is_file():
-        raise InputError(f"{adapter}: no {WEIGHTS}; pickled adapters are not loaded")
+    if (adapter / "config.json").is_file() and not (adapter / CONFIG).is_file():
+        raise InputError(f"{adapter}: not an adapter but a whole model already: there is nothing to merge")
+    check_files(adapter)
     manifest = read_manifest(adapter)
     config = PeftConfig.from_pretrained(str(adapter))
     if config.is_prompt_learning:
@@ -149,24 +144,14 @@ def _in_float32(base: str, onto: str) -> PreTrainedModel:
 
 def _adapted(base: PreTrainedModel, adapter: Path, manifest: Manifest) -> PeftModel:
     if getattr(base.config, "tie_word_embeddings", False):
-        _refuse_tied(adapter)
+        with safe_open(adapter / WEIGHTS, "pt") as stored:
+            check_untied(adapter, (key for key in stored.keys() if ".lora_" in key))  # noqa: SIM118 (not a dict)
     try:
         with _quiet():
             return PeftModel.from_pretrained(base, str(adapter))
     except (RuntimeError, SafetensorError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{adapter}: does not fit its base {manifest.base}: {reason}") from error
-
-
-def _refuse_tied(adapter: Path) -> None:
-    """As export/model/adapter.py does: trained apart, embedding and output layer are one tensor no more."""
-    with safe_open(adapter / WEIGHTS, "pt") as stored:
-        for key in stored.keys():  # noqa: SIM118 (not a dict)
-            if ".lora_" in key and (name := next((n for n in _TIED if n in key.split(".")), None)):
-                raise InputError(
-                    f"{adapter}: changes {name}, which the base uses as embedding and as output layer; merged into "
-                    "both it is not the model that was trained: untie the base before training"
-                )
 
 
 def _merged(base: str, onto: str, adapter: Path, manifest: Manifest, dtype: torch.dtype) -> PreTrainedModel:

@@ -45,10 +45,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# These change how long a run takes and what is kept on the way, and not where it leads.
+WITHOUT_EFFECT = ("checkpoint_every", "threads", "sources")
+
 
 @dataclass(frozen=True)
 class TrainSettings:
-    base: str = flag("demo-base", "Base model: a folder, a hub id, or demo-base (ships with edgedc).")
+    base: str = flag("demo-base", "Base model: a folder, a hub id, a name in edgedc models, or default (in the box).")
     from_scratch: Literal["nano", "tiny", "box", "small"] | None = flag(
         None, "Train a new Llama-shaped model of this size, with a tokenizer of its own, instead of a base."
     )

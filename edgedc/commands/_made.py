@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgedc.adapter import WEIGHTS
 from edgedc.bundle import MANIFEST, Manifest, read_manifest
 from edgedc.files import read_rows, sha256_of
 from edgedc.flags import as_json
@@ -13,20 +14,19 @@ from edgedc.workshop import workshop
 
 Values = dict[str, Any]  # what a verb is given, by the names of its parameters; see _verbs.values
 
-_ADAPTER = "adapter_model.safetensors"
-
 
 def is_made(verb: str, folder: Path, wanted: Values) -> bool:
     """Whether the folder's manifest says that this verb made it, of these inputs and with these settings.
 
-    A setting that the manifest does not record has no part in the result.
+    A setting that the manifest does not record has no part in the result, nor has one of WITHOUT_EFFECT.
     """
     if not (folder / MANIFEST).is_file():
         return False
     manifest = read_manifest(folder)
     recorded = manifest.recipe if verb == "train" else manifest.recipe.get(verb, {})
     settings = as_json(wanted)
-    known = recorded.keys() & settings.keys()
+    without_effect = workshop("train.settings").WITHOUT_EFFECT if verb == "train" else ()
+    known = (recorded.keys() & settings.keys()).difference(without_effect)
     same = bool(known) and all(recorded[name] == settings[name] for name in known)
     return same and _SAME_INPUT[verb](manifest, folder, wanted)
 
@@ -39,7 +39,7 @@ def _same_rows(manifest: Manifest, folder: Path, wanted: Values) -> bool:
 
 
 def _same_adapter(manifest: Manifest, folder: Path, wanted: Values) -> bool:  # noqa: ARG001
-    return bool(manifest.recipe["merge"].get("adapter_sha256") == sha256_of(wanted["adapter"] / _ADAPTER))
+    return bool(manifest.recipe["merge"].get("adapter_sha256") == sha256_of(wanted["adapter"] / WEIGHTS))
 
 
 def _same_model(manifest: Manifest, folder: Path, wanted: Values) -> bool:  # noqa: ARG001
@@ -60,17 +60,17 @@ def keys_of(verb: str, wanted: Values) -> set[str]:
 
 
 def _taught(wanted: Values) -> set[str]:
-    module = workshop("train.teach")
+    module = workshop("train.teaching.teach")
     settings = _settings(module.TeachSettings, wanted)
     examples = load_examples(_settings(Selection, wanted))
-    teacher = workshop("train.teachers").find_teacher(settings)
+    teacher = workshop("train.teaching.teachers").find_teacher(settings)
     return {draw.key for draw in module.plan(examples, teacher, settings)()}
 
 
 def _screened(wanted: Values) -> set[str]:
-    module = workshop("train.screen")
+    module = workshop("train.teaching.screen")
     job = module.find_job(_settings(module.ScreenSettings, wanted))
-    unusable = workshop("train.sets").unusable
+    unusable = workshop("train.sets.pairs").unusable
     return {job.trial(row).key for row in read_rows(wanted["demonstrations"]) if not unusable(row)}
 
 

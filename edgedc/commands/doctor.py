@@ -13,7 +13,7 @@ from edgedc.child import in_child
 from edgedc.doctor import Check, cannot_run, check_files, installed, try_artifact
 from edgedc.errors import EdgedcError, InputError
 
-_NO_AMX = (
+NO_AMX = (
     "llama.cpp's kernels for AMX crash where GCC compiled them, and are not used; faster built without them:\n"
     "  CMAKE_ARGS='-DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__' "
     "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
@@ -79,6 +79,6 @@ def _show_installed(as_json: bool) -> None:
     if here.providers:
         click.echo(f"\nonnxruntime's providers: {', '.join(here.providers)}")
     if here.llama_cpp_amx:
-        click.echo(f"\n{_NO_AMX}")
+        click.echo(f"\n{NO_AMX}")
     for extra, command_line in here.missing().items():
         click.echo(f"to have {extra}:  {command_line}")

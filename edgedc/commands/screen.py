@@ -1,19 +1,19 @@
 """`edgedc screen`: keep the decompositions with which a solver reaches the gold answer."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgedc.bench.table import table
-from edgedc.errors import BudgetError, SolverError
+from edgedc.commands._asking import Asking, dollars
+from edgedc.errors import SolverError
 from edgedc.flags import flags
 from edgedc.workshop import workshop
 
 
 @click.command()
-@flags(workshop("train.screen").ScreenSettings)
+@flags(workshop("train.teaching.screen").ScreenSettings)
 @click.argument("demonstrations", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def command(screensettings: Any, demonstrations: Path, out: Path) -> None:
@@ -23,14 +23,16 @@ def command(screensettings: Any, demonstrations: Path, out: Path) -> None:
     answer is the gold one by the task's own metric. OUT is JSONL, one row a draw tried; what it has is not asked for
     again. It is what  edgedc train  takes for the methods S_D-R, S_E-T, S_E-A and Direct.
     """
-    module = workshop("train.screen")
+    module = workshop("train.teaching.screen")
     job = module.find_job(screensettings)
-    shown = _Report()
-    try:
-        made = module.screen(demonstrations, out, job, screensettings, announce=_announce, report=shown)
-    except (BudgetError, SolverError):
-        click.echo(f"Kept in {out}: {shown.last}. The same command goes on from there.", err=True)
-        raise
+    asking = Asking(screensettings.max_cost)
+
+    def report(now: Any) -> None:
+        failed = f", {now.failed} calls failed" if now.failed else ""
+        asking.report(f"{now.passed} of {now.questions} questions passed{failed}{dollars(', ', now.spent)}")
+
+    with asking.kept_in(out):
+        made = module.screen(demonstrations, out, job, screensettings, announce=asking.announce, report=report)
     click.echo(f"{out}: {made.passed} of {made.questions} questions have a decomposition that passed")
     if made.by_draw:
         click.echo(table(["", "passed (95 % interval)", "draws tried"], _cells(made)))
@@ -66,30 +68,3 @@ def _notes(made: Any, price: Any) -> list[str]:
     if made.simulated:
         lines.append("The solver is simulated.")
     return lines
-
-
-def _announce(projection: Any) -> None:
-    guess = "" if projection.measured else ", a guess"
-    money = ""
-    if projection.expected is not None:
-        money = f", about ${projection.expected:.4f}{guess}, at worst ${projection.worst:.4f}"
-    seconds = "" if projection.seconds is None else f", at least {projection.seconds:.0f} s"
-    click.echo(f"screen: {projection.calls} calls to make{money}{seconds}", err=True)
-
-
-class _Report:
-    """Where the run stands, on stderr every few seconds."""
-
-    every_s = 5.0
-
-    def __init__(self) -> None:
-        self.last = "nothing new"
-        self.shown = time.monotonic()
-
-    def __call__(self, now: Any) -> None:
-        failed = f", {now.failed} calls failed" if now.failed else ""
-        spent = f", ${now.spent:.6f}" if now.spent else ""
-        self.last = f"{now.passed} of {now.questions} questions passed{failed}{spent}"
-        if time.monotonic() - self.shown >= self.every_s:
-            self.shown = time.monotonic()
-            click.echo(f"  {self.last}", err=True)

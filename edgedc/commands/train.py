@@ -21,7 +21,7 @@ def command(trainsettings: Any, data: Path, out: Path) -> None:
     --num-processes; on several machines  accelerate launch -m edgedc train ...  starts it. Started again alike, a run
     that was killed goes on from its last checkpoint, and ends with the weights that it would have had.
     """
-    trained = workshop("train.launch").train(data, out, trainsettings, show, warn)
+    trained = workshop("train.fitting.launch").train(data, out, trainsettings, show, warn)
     if trained is None:  # the first of accelerate's processes tells
         return
     left_out = "".join(f", {count} left out: {why}" for why, count in trained.left_out.items())

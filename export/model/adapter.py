@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from edgedc.adapter import CONFIG, TIED, WEIGHTS, check_files, check_untied
 from edgedc.errors import InputError
 from edgedc.files import read_object
 
 from .weights import Tensor, open_file
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _CHUNK = 8_000_000  # numbers of a delta in memory at a time, so that merging needs little more than the tensor
-_TIED = ("embed_tokens", "lm_head")
 
 # What is read below, and what has no part in merging. Any other key must be off: it may change what is merged.
 _READ = {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out", "bias"}
@@ -128,7 +127,10 @@ def read_adapter(adapter: Path, tensors: dict[str, Tensor], *, tied: bool) -> Ad
     if not loras:
         raise InputError(f"{adapter / WEIGHTS}: holds no LoRA matrices")
     if tied:
-        _check_tied(adapter, loras, replacements)
+        check_untied(adapter, loras)
+        for name in replacements:
+            if any(part in TIED for part in name.split(".")):
+                raise _refused(adapter, f"a {name} of its own over a base with tied embeddings")
     _check_fit(adapter, tensors, loras, replacements)
     for tensor in stored.values():
         tensor.read()
@@ -137,10 +139,7 @@ def read_adapter(adapter: Path, tensors: dict[str, Tensor], *, tied: bool) -> Ad
 
 def _read_config(adapter: Path) -> dict[str, Any]:
     path = adapter / CONFIG
-    if not path.is_file():
-        raise InputError(f"{adapter}: no {CONFIG}: not an adapter; make one with  edgedc train")
-    if not (adapter / WEIGHTS).is_file():
-        raise InputError(f"{adapter}: no {WEIGHTS}; pickled adapters are not loaded, save it as safetensors")
+    check_files(adapter)
     config = {"bias": "none", "fan_in_fan_out": False, "use_rslora": False, **read_object(path)}
     for pattern in ("rank_pattern", "alpha_pattern"):
         config[pattern] = config.get(pattern) or {}
@@ -219,19 +218,6 @@ def _check_fit(
             raise InputError(
                 f"{adapter}: wrong adapter for this base: its {name} is {shape}, the base's {tensors[name].shape}"
             )
-
-
-def _check_tied(adapter: Path, loras: dict[str, Lora], replacements: dict[str, Tensor]) -> None:
-    """Trained apart, an embedding and an output layer are one tensor no more."""
-    for name in loras:
-        if any(part in _TIED for part in name.split(".")):
-            raise InputError(
-                f"{adapter}: changes {name}, which the base uses as embedding and as output layer; merged into both it "
-                "is not the model that was trained: untie the base before training"
-            )
-    for name in replacements:
-        if any(part in _TIED for part in name.split(".")):
-            raise _refused(adapter, f"a {name} of its own over a base with tied embeddings")
 
 
 def _refused(path: Path, what: str) -> InputError:

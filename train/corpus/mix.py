@@ -15,8 +15,8 @@ from edgedc.flags import flag
 from edgedc.tasks import Example, Selection, strategyqa
 from edgedc.tasks.microworld import problems as microworld_problems
 
-from ..leaks import HeldOut, find_leaks, held_out_in
-from ..sets import Pair
+from ..sets.leaks import HeldOut, find_leaks, held_out_in
+from ..sets.pairs import Pair
 from . import hops, stories
 from .vary import retyped, varied
 from .worked import Worked, worked_in

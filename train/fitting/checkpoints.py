@@ -4,7 +4,8 @@
     run.json           what the key is of
     checkpoint-500     all that the next step needs; the newest alone
     best-400           the weights with the lowest held-out loss, where there is validation
-    tensorboard        where TensorBoard is installed
+
+A log for TensorBoard, where it is installed, is not in there: it stays, as OUT.tensorboard/KEY.
 """
 
 import dataclasses
@@ -18,20 +19,18 @@ from typing import Any
 
 from edgedc.files import key_of, read_object, write_text
 
+from ..settings import WITHOUT_EFFECT, TrainSettings
 from .data import Encoded
-from .settings import TrainSettings
 
 RUN = "run.json"
 PARTIAL = ".partial"
-# These change how long a run takes and what is kept on the way, and not where it leads.
-_WITHOUT_EFFECT = ("checkpoint_every", "threads", "sources")
 
 
 def identity(
     settings: TrainSettings, base: Path | str, fit: Sequence[Encoded], held: Sequence[Encoded]
 ) -> dict[str, Any]:
     """Everything that determines the weights; `base` is a folder, or a hub id. Values are JSON's."""
-    chosen = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _WITHOUT_EFFECT}
+    chosen = {k: v for k, v in dataclasses.asdict(settings).items() if k not in WITHOUT_EFFECT}
     files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(Path(base).glob("*.safetensors"))]
     made_from = {"data": _digest(fit), "held-out data": _digest(held), "base's files": key_of(files)}
     return json.loads(json.dumps(chosen | made_from, default=str))

@@ -36,6 +36,7 @@ _MADE_FROM: dict[Method, tuple[Kind, ...]] = {
 
 # What a row may hold besides its question, status and subquestions, where it is read here.
 _FIELDS: dict[str, type] = {
+    "status": str,
     "premise": str,
     "answer": str,
     "task": str,
@@ -113,23 +114,23 @@ def kind_of(row: Row, where: str) -> Kind:
     match row:
         case {"prompt": str(), "completion": str()}:
             return "document"
-        case {"question": str() as question, "status": str(), "subquestions": list() as texts} if question.strip():
+        case {"question": str() as question, "subquestions": list() as texts} if question.strip():
             wrong = next((name for name, kind in _FIELDS.items() if not isinstance(row.get(name, kind()), kind)), None)
             if wrong:
                 raise InputError(f"{where}: {wrong} must be {_FIELDS[wrong].__name__}, is {type(row[wrong]).__name__}")
             if all(isinstance(text, str) for text in texts):
                 return "screen" if "verdict" in row else "teach"
-    raise InputError(f"{where}: not a row of  edgedc teach  or  edgedc screen  (question, status, subquestions)")
+    raise InputError(f"{where}: not a row to train on: it needs a question and a list of subquestions")
 
 
 def unusable(row: Row) -> str:
     """Why a row of `edgedc teach` may not be trained on: its outcome; "" where it may.
 
-    Rows of one's own need no `outcome`: their status and `over_cap` tell.
+    Rows of one's own need no `outcome`, and no `status`: what they have of them tells, `over_cap` too.
     """
     outcome = row.get("outcome")
     if outcome is None:
-        outcome = "over_cap" if row.get("over_cap") else "unparsable" if row["status"] == "unparsed" else "ok"
+        outcome = "over_cap" if row.get("over_cap") else "unparsable" if row.get("status") == "unparsed" else "ok"
     return "" if outcome == "ok" else str(outcome)
 
 

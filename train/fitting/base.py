@@ -1,9 +1,7 @@
 """The model that is trained: a base with an adapter on it, a base as a whole, or a new one."""
 
 from collections.abc import Iterable
-from importlib import resources
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +16,11 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from edgedc.bundle import check_model_folder
+from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
 
+from ..settings import TrainSettings
 from .scratch import make_model, make_tokenizer
-from .settings import TrainSettings
 
 # The rows that a from-scratch tokenizer is fitted to; more change next to nothing.
 _TOKENIZER_ROWS = 20_000
@@ -65,15 +64,14 @@ def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrai
 
 
 def find_base(name: str) -> tuple[str, str]:
-    """(what transformers can load, the name for the manifest) of a base: shipped, a folder, or a hub id."""
-    if name == "demo-base":
-        return str(resources.files("edgedc").joinpath("models", "demo-base")), name
-    if Path(name).exists():
-        check_model_folder(Path(name))
-        return name, str(Path(name))
+    """(what transformers can load, the name for the manifest) of a base: a folder, shipped, pulled, or a hub id."""
+    folder = find_weights(name)
+    if folder.exists():
+        check_model_folder(folder)
+        return str(folder), name
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name, name
-    raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or demo-base")
+    raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or a name in  edgedc models")
 
 
 def load_base(

@@ -2,7 +2,7 @@
 
 From a shell, where the data is:
 
-    python -m train.fingerprints 'gsm8k test'=test.jsonl 'bamboogle test'=bamboogle.json
+    python -m train.sets.fingerprints 'gsm8k test'=test.jsonl 'bamboogle test'=bamboogle.json
 """
 
 import json
@@ -23,7 +23,7 @@ def write_fingerprints(out: Path, sets: dict[str, Path]) -> None:
         parts.append(f'{{"name": {json.dumps(name)}, "questions": [\n{lines}\n]}}')
     about = (
         f"For each question: a hash of its words, and {HASH_BYTES * 8}-bit hashes of at most {MOST} of its runs of "
-        f"{RUN} words. Made by train/fingerprints.py."
+        f"{RUN} words. Made by train/sets/fingerprints.py."
     )
     write_text(out, f'{{"about": {json.dumps(about)},\n"sets": [{",".join(parts)}]}}\n')
 

@@ -1,4 +1,4 @@
-"""Paid calls to a model elsewhere: their settings, and the model as workers of train/engines.py open it."""
+"""Paid calls to a model elsewhere: their settings, and the model as workers of train/calls/engines.py open it."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -23,7 +23,7 @@ from zlib import crc32
 from edgedc.errors import InputError
 from edgedc.files import Row, numbered_rows, read_text
 
-from .sets import Pair
+from .pairs import Pair
 
 RUN = 4  # words
 ENOUGH = 0.5  # of a test question's runs
@@ -31,7 +31,7 @@ AT_LEAST = 3  # runs, where it has so many: two of four is what unrelated short 
 MOST = 32  # runs kept of one question; of a longer one, those with the smallest hashes, which is a fair sample
 HASH_BYTES = 3
 
-SHIPPED = Path(__file__).with_name("fingerprints.json")  # written by train/fingerprints.py
+SHIPPED = Path(__file__).with_name("fingerprints.json")  # written by train/sets/fingerprints.py
 
 _HELD_OUT = {"test", "dev", "val", "valid", "validation", "eval", "heldout", "held-out"}
 # A generated task keeps its splits apart by itself, and they share their phrasings by design: only the words count.

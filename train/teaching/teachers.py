@@ -15,8 +15,8 @@ from edgedc.generation import Backend
 from edgedc.ledger import Price
 from edgedc.methods import check_decomposes
 
+from ..calls.remote import Remote, find_remote
 from .draws import Draw, Form, row_of
-from .remote import Remote, find_remote
 
 if TYPE_CHECKING:
     from .teach import TeachSettings
@@ -25,7 +25,7 @@ FLAGS = ("--teacher", "--teacher-url")
 
 
 class Teacher(Protocol):
-    """A Job of train/engines.py. `identity` is what of it determines a reply, `name` what its rows call it."""
+    """A Job of train/calls/engines.py. `identity` is what of it determines a reply, `name` what its rows call it."""
 
     @property
     def name(self) -> str: ...

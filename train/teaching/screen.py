@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from edgedc.bench.quality import Share
-from edgedc.errors import BudgetError, EdgedcError, InputError, SolverError
+from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, RowWriter, numbered_rows
 from edgedc.flags import flag
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import find_task
 
-from .engines import Failure, run
-from .projection import Projection, cost_of, project
-from .remote import CallSettings, find_remote
-from .sets import kind_of, unusable
-from .spending import Spending
+from ..calls.engines import Failure, run
+from ..calls.projection import Projection, cost_of, project
+from ..calls.remote import CallSettings, find_remote
+from ..calls.spending import Spending
+from ..sets.pairs import kind_of, unusable
 from .trials import Trial, Trials
 
 
@@ -109,7 +109,7 @@ def screen(
     The draws of a question are tried in order, all first ones before any second one, and none behind one that passed.
     `announce` gets what a round will take before it is asked. Rows are written as the replies come; a rerun asks for
     what is missing, also for what failed. Raises InputError, before anything is asked, for rows that `edgedc teach`
-    did not write or that have no gold answer or no task, and what train/engines.py raises when there is no point in
+    did not write or that have no gold answer or no task, and what `engines.run` raises when there is no point in
     asking on.
     """
     unusable_draws = Counter[str]()
@@ -117,11 +117,9 @@ def screen(
     with RowWriter(out) as writer:
         if not all("verdict" in row for row in writer.rows.values()):
             raise InputError(f"{out}: holds rows that  edgedc screen  did not write; give another file to write to")
-        spending = Spending(out, writer.rows, partial(cost_of, price=job.price))
         failed: dict[str, EdgedcError] = {}
         passed = sum(_verdict(draws, writer.rows) is True for draws in questions)
-        settled = False
-        try:
+        with Spending(out, writer.rows, partial(cost_of, price=job.price)) as spending:
             while lines := _next_lines(questions, writer.rows, failed):
                 trials = partial(_trials, demonstrations, lines, job)
                 announce(project(trials(), writer.rows.values(), job, settings, spending.total))
@@ -129,12 +127,6 @@ def screen(
                 for row in _ask(worker, trials(), settings, writer, spending, failed):
                     passed += row is not None and row["verdict"]
                     report(Progress(len(failed), passed, len(questions), spending.total))
-            settled = True
-        except (BudgetError, SolverError):  # raised when nothing is in flight any more
-            settled = True
-            raise
-        finally:
-            spending.close(settled=settled)
         return _screened(questions, writer.rows, failed, unusable_draws, spending.total)
 
 
@@ -157,7 +149,7 @@ def _ask(
         for result in results:
             if isinstance(result, Failure):
                 failed[result.item.key] = result.error
-                spending.failed(result.item.key, getattr(result.error, "cost", 0.0))
+                spending.failed(result.item.key, result.error)
                 yield None
             else:
                 writer.write(result)

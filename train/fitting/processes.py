@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from edgedc.errors import EdgedcError, InputError
 
-from .settings import TrainSettings
+from ..settings import TrainSettings
 
 # What `accelerate launch --use_fsdp` would set, and a config file of accelerate's sets otherwise.
 _FSDP = {

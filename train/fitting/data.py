@@ -13,7 +13,7 @@ from edgedc.bundle import Data
 from edgedc.errors import InputError
 from edgedc.files import sha256_of
 
-from .sets import Pair
+from ..sets.pairs import Pair
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import TracebackType
 
+from edgedc.errors import BudgetError, EdgedcError, SolverError
 from edgedc.files import Row, RowWriter, write_text
 
 
@@ -13,6 +15,9 @@ class Spending:
     A call is announced with its worst case before it is made. Afterwards its row says what it cost, or `failed` does;
     where a kill took both, its worst case counts. So `total` is never less than what was spent. What is lost stands in
     `OUT.spending`, lines `{"key", "lost", "asked"}` of which the last of a key counts; it goes when nothing is.
+
+    A context manager. What is left through a BudgetError, a SolverError or nothing had no call in flight any more (see
+    train/calls/engines.py): what was announced and neither failed nor gave a row was not made.
     """
 
     def __init__(self, out: Path, rows: Mapping[str, Row], cost: Callable[[Row], float]) -> None:
@@ -45,18 +50,24 @@ class Spending:
             if not call["lost"]:
                 del self._writer.rows[row["key"]]
 
-    def failed(self, key: str, cost: float) -> None:
-        """A call came to nothing, and may cost so much."""
+    def failed(self, key: str, error: EdgedcError) -> None:
+        """A call came to nothing, and may cost what its error says."""
+        cost = error.cost if isinstance(error, SolverError) else 0.0
         self.lost += cost
         if self._writer and (call := self._writer.rows.get(key)):
             self._writer.write({"key": key, "lost": call["lost"] + cost, "asked": 0.0})
 
-    def close(self, *, settled: bool) -> None:
-        """`settled`: nothing is in flight, so what was announced and neither failed nor gave a row was not made."""
+    def __enter__(self) -> "Spending":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._writer is None:
             return
+        settled = kind is None or issubclass(kind, (BudgetError, SolverError))
         calls = self._writer.rows.values()
-        self._writer.__exit__(None, None, None)
+        self._writer.__exit__(kind, error, trace)
         kept = [{**call, "asked": 0.0 if settled else call["asked"]} for call in calls]
         kept = [call for call in kept if call["lost"] or call["asked"]]
         if kept:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from edgedc.errors import BudgetError, EdgedcError, InputError, SolverError
+from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, RowWriter
 from edgedc.flags import flag
 from edgedc.prompts import MAX_SUBQUESTIONS, MAX_TOKENS_DECOMPOSE
 from edgedc.tasks import Example
 
+from ..calls.engines import Failure, run
+from ..calls.projection import Projection, cost_of, project
+from ..calls.remote import CallSettings
+from ..calls.spending import Spending
 from .draws import Draw, draw_of
-from .engines import Failure, run
-from .projection import Projection, cost_of, project
-from .remote import CallSettings
-from .spending import Spending
 from .teachers import GoldTeacher, RemoteTeacher, Teacher
 
 
@@ -107,18 +107,9 @@ def teach(
     """
     if isinstance(teacher, GoldTeacher):
         _check_gold(examples)
-    with RowWriter(out) as writer:
-        spending = Spending(out, writer.rows, partial(cost_of, price=teacher.price))
-        settled = False
-        try:
-            taught = _ask(plan(examples, teacher, settings), teacher, settings, writer, spending, announce, report)
-            settled = True
-        except (BudgetError, SolverError):  # raised when nothing is in flight any more
-            settled = True
-            raise
-        finally:
-            spending.close(settled=settled)
-    return taught
+    cost = partial(cost_of, price=teacher.price)
+    with RowWriter(out) as writer, Spending(out, writer.rows, cost) as spending:
+        return _ask(plan(examples, teacher, settings), teacher, settings, writer, spending, announce, report)
 
 
 def _check_gold(examples: Iterable[Example]) -> None:
@@ -168,7 +159,7 @@ def _ask(
         for result in results:
             if isinstance(result, Failure):
                 failed += 1
-                spending.failed(result.item.key, getattr(result.error, "cost", 0.0))
+                spending.failed(result.item.key, result.error)
                 taught.error = result.error
             else:
                 writer.write(result)

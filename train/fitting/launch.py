@@ -18,9 +18,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from edgedc.child import end_with_parent
 from edgedc.errors import EdgedcError, InputError
 
-from .settings import TrainSettings
+from ..settings import TrainSettings
 
 _CAUSE_S = 2.0  # one process's end makes the others fail too: how long to wait for the one that says why
 _TELLING = ("input", "error", "died", "bug")  # which of several failures says most about the cause
@@ -151,7 +152,7 @@ def _work(
 ) -> None:
     """One of the processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then ends this process
-    threading.Thread(target=_end_with_parent, args=(log,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(log,), daemon=True).start()
     os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
@@ -169,12 +170,3 @@ def _work(
     except Exception as error:  # other packages raise anything; the log keeps the traceback
         traceback.print_exc()
         tell("bug")(f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
-
-
-def _end_with_parent(log: Path) -> None:
-    """A parent that gets a SIGKILL cannot end this process."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # this process was started above
-    wait([parent.sentinel])
-    log.unlink(missing_ok=True)
-    os._exit(1)

@@ -15,13 +15,14 @@ from transformers.trainer_callback import PrinterCallback
 
 from edgedc.errors import EdgedcError
 
+from ..sets.pairs import Pair
+from ..settings import TrainSettings
 from .checkpoints import PARTIAL, begin, finish, latest, prune, step_of
+from .compiling import compile_layers
 from .data import Encoded
 from .packing import Batches, completion_loss, packed, padded
 from .processes import from_first
 from .progress import Meter, Progress
-from .sets import Pair
-from .settings import TrainSettings
 from .validation import decomposition_figures, mean_loss
 
 LOG_EVERY = 10  # steps
@@ -67,9 +68,7 @@ class SftTrainer(Trainer):
         self.settings, self.held, self.watch, self.words = settings, held, watch, tokenizer
         self.work = Path(args.output_dir)
         if settings.compile:
-            # Without the output layer, which is applied to other places in every batch.
-            inner = model.get_base_model() if isinstance(model, PeftModel) else model
-            inner.get_decoder().compile(dynamic=True)
+            compile_layers(model)
         self.resumed_at = self._seen_to = 0
         self._tokens = 0  # of this process's rows
         self._unseen: tuple[int, torch.Tensor] | None = None  # a step and its loss, at which nobody has looked

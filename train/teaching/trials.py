@@ -11,8 +11,8 @@ from edgedc.pipeline import REFUSALS
 from edgedc.prompts import final_answer
 from edgedc.tasks import Example, find_task
 
-from .remote import Remote
-from .sets import solver_messages
+from ..calls.remote import Remote
+from ..sets.pairs import solver_messages
 
 _KEPT = ("id", "task", "split", "question", "premise", "answer", "draw", "status", "subquestions")
 
@@ -28,7 +28,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trials:
-    """A Job of train/engines.py: asks a solver elsewhere, and says whether its answer is the gold one."""
+    """A Job of train/calls/engines.py: asks a solver elsewhere, and says whether its answer is the gold one."""
 
     solver: Remote
     seed: int

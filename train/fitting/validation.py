@@ -12,9 +12,9 @@ from edgedc.decomposition import parse
 from edgedc.errors import InputError
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
+from ..sets.pairs import Pair
 from .data import Encoded
 from .packing import completion_loss, padded
-from .sets import Pair
 
 _AT_ONCE = 16  # questions that are decomposed side by side
 

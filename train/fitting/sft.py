@@ -23,15 +23,16 @@ from edgedc.errors import InputError
 from edgedc.files import sha256_of, staged_folder, write_text
 from edgedc.methods import ANSWERING
 
+from ..sets.leaks import check_leaks, held_out_in
+from ..sets.pairs import Pair, read_pairs
+from ..settings import TrainSettings
 from .base import check_tuning, find_base, load_base, make_trainee, uses_bf16
 from .checkpoints import identity, work_folder
+from .compiling import check_compiler
 from .data import Encoded, check_text, describe, encode, texts_of
-from .leaks import check_leaks, held_out_in
 from .processes import is_first, join, together
 from .progress import Progress, memory_peak
 from .scratch import save_folder
-from .sets import Pair, read_pairs
-from .settings import TrainSettings
 from .trainer import LOG_EVERY, HeldOut, SftTrainer, Watch
 from .validation import held_out
 
@@ -137,6 +138,8 @@ def _check(settings: TrainSettings) -> None:
             "batch_size", f"a multiple of {_parts(settings)}: the parts that --accumulation and processes make of it"
         )
     check_tuning(settings)
+    if settings.compile:
+        check_compiler()
 
 
 def _parts(settings: TrainSettings) -> int:

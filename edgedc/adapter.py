@@ -1,0 +1,30 @@
+"""Adapters in peft's format: what training, merging and exporting must agree on."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgedc.errors import InputError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TIED = ("embed_tokens", "lm_head")  # modules that are one tensor where a base's embeddings are tied
+
+
+def check_files(adapter: Path) -> None:
+    """Raises InputError for a folder that holds no adapter, and for one with pickled weights."""
+    if not (adapter / CONFIG).is_file():
+        raise InputError(f"{adapter}: no {CONFIG}: not an adapter; make one with  edgedc train")
+    if not (adapter / WEIGHTS).is_file():
+        raise InputError(f"{adapter}: no {WEIGHTS}; pickled adapters are not loaded, save it as safetensors")
+
+
+def check_untied(adapter: Path, names: Iterable[str]) -> None:
+    """Raises InputError where one of these tensors with a LoRA is the base's embedding and its output layer.
+
+    The LoRA was trained on one of the two uses, and merging changes both.
+    """
+    for name in names:
+        if module := next((module for module in TIED if module in name.split(".")), None):
+            raise InputError(
+                f"{adapter}: changes {module}, which the base uses as embedding and as output layer; merged into both "
+                "it is not the model that was trained: untie the base before training"
+            )
