@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decomposers base clean
+.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-decomposers base clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-export: $(INSTALLED)  ## wall time and memory of a GGUF export, against ll
 
 bench-training: $(INSTALLED)  ## tokens/s and memory of training, against plain transformers (and TRL where installed): some minutes
 	$(BIN)/python benchmarks/training_speed.py
+
+bench-decoding: $(INSTALLED)  ## tokens/s, questions/s and memory of a decomposer, against the engines below it: some minutes
+	$(BIN)/python benchmarks/decoding_speed.py
 
 bench-decomposers: $(INSTALLED)  ## recorded decomposers on GSM8K, by the measures of edgedc/bench/decompositions.py
 	$(BIN)/python benchmarks/box_model.py

@@ -23,6 +23,7 @@ EXTRAS = {
     "train": ("torch", "transformers", "peft", "accelerate", "tokenizers", "jinja2"),
     "export": ("gguf", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxruntime-genai", "sentencepiece"),
     "hub": ("datasets",),
+    "serve": ("starlette", "uvicorn", "prometheus_client"),
     "qlora": ("bitsandbytes",),
     "ray": ("ray",),
 }
@@ -96,8 +97,8 @@ def cannot_run(folder: Path, artifact: Artifact) -> str:
     """Why an artifact cannot be tried here; "" where it can."""
     if artifact.passed is False:
         return "it failed its gate when it was exported"
-    if artifact.details.get("provider") == "cuda":
-        return "a graph for CUDA, not gated (no GPU); edgedc runs graphs on the CPU, ONNX Runtime GenAI runs this one"
+    if artifact.details.get("provider") == "cuda" and "CUDAExecutionProvider" not in _providers():
+        return "a graph for CUDA, which onnxruntime does not offer here"
     module, package, extra = _NEEDS[artifact.format]
     if importlib.util.find_spec(module) is None:
         return str(MissingExtra(package, extra))

@@ -4,15 +4,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgedc.backends import choose, open_backend
 from edgedc.backends.chat import ChatTemplate, read_chat_template
+from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.backends.onnx import OnnxBackend
+from edgedc.backends.reply import Reply
 from edgedc.backends.scripted import ScriptedBackend
 from edgedc.backends.transformers import TransformersBackend
 from edgedc.bundle import check_model_folder, read_manifest
+from edgedc.decomposition import parse
 from edgedc.errors import ContextError, InputError
 from edgedc.generation import Message
 from edgedc.prompts import decompose_messages
@@ -69,6 +73,60 @@ def test_every_backend_says_the_same(backends):
         assert [m.text for m in made] == [made[0].text] * 3
         assert len({m.finish_reason for m in made}) == 1
         assert len({(m.usage.input_tokens, m.usage.output_tokens) for m in made}) == 1
+
+
+@pytest.mark.parametrize("text", ["é🙂 中文", "3 pens\n2. What?", "हिन्दी 👩‍👩‍👧", "a\ufffdb  c"])
+def test_a_reply_comes_in_whole_characters_and_all_of_it(backends, text):
+    for backend in backends:
+        ids = backend.tokenize(text)
+        pieces, reply = spelled(backend, ids)
+        assert "".join(pieces) == reply.text == text
+        assert len(pieces) > 3
+        assert not any("\ufffd" in piece for piece in pieces if "\ufffd" not in text)
+
+
+def test_a_character_that_never_ends_is_said_at_the_end(backends):
+    for backend in backends:
+        ids = backend.tokenize("a 🙂")
+        for end in range(len(ids)):
+            pieces, reply = spelled(backend, ids[:end])
+            assert "".join(pieces) == reply.text == backend.text_of(ids[:end])
+        assert reply.text.startswith("a ")
+
+
+def spelled(backend, ids):
+    """The pieces of a reply by a model that says these tokens, and the reply."""
+    pieces = []
+    reply = Reply(backend.text_of, frozenset([0]), 1, len(ids) + 1, None, pieces.append, 0.0)
+    size = backend.logits([1], start=0).shape[1]
+    for token in [*ids, 0]:
+        reply.take(np.eye(1, size, token)[0])
+    return pieces, reply.generation(cached=0)
+
+
+@pytest.mark.parametrize("cap", [1, 2, None])
+def test_every_backend_keeps_to_a_list(backends, cap):
+    for problem in problems("train", 3):
+        messages = decompose_messages(problem.question, style="compact-1", cap=5)
+        pieces: list[list[str]] = [[], [], []]
+        grammar = ListGrammar(cap)
+        made = [
+            backend.generate(messages, max_tokens=100, grammar=grammar, on_text=heard.append)
+            for backend, heard in zip(backends, pieces, strict=True)
+        ]
+        assert [m.text for m in made] == ["".join(heard) for heard in pieces] == [made[0].text] * 3
+        assert {m.finish_reason for m in made} == {"stop"}
+        assert parse(made[0].text).status == "decomposed"
+        assert not parse(made[0].text).exceeds(cap)
+
+
+def test_many_requests_come_in_order_and_errors_in_their_places(backends):
+    asked = [decompose_messages(p.question, style="compact-1", cap=5) for p in problems("train", 3)]
+    asked.insert(1, user("word " * backends[0].context_length))
+    for backend in backends:
+        made = list(backend.generate_many(iter(asked), max_tokens=60))
+        assert isinstance(made.pop(1), ContextError)
+        assert [m.text for m in made] == [backend.generate(m, max_tokens=60).text for m in asked if m != asked[1]]
 
 
 def test_a_reply_is_measured_and_says_why_it_stopped(backends):
@@ -319,5 +377,8 @@ def test_scripted_replies_come_in_turn_and_are_cut_like_real_ones():
     cut = backend.generate(user("a b c"), max_tokens=2)
     assert (cut.text, cut.finish_reason, cut.usage.input_tokens) == ("one two", "length", 3)
     assert [m[0]["content"] for m in backend.asked] == ["a b c", "a b c"]
+    pieces: list[str] = []
+    assert ScriptedBackend(["1. Who?\n2. When?"]).generate(user("a"), max_tokens=9, on_text=pieces.append).text
+    assert pieces == ["1.", " Who?", "\n2.", " When?"]
     with pytest.raises(ContextError):
         backend.generate(user("word " * 49), max_tokens=2)

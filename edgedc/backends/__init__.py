@@ -1,12 +1,13 @@
 """Ways to run a decomposer on this device, one file each, and the choice among them."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from edgedc.bundle import (
+    CHAT_TEMPLATE,
     MANIFEST,
     Artifact,
     Format,
@@ -18,13 +19,16 @@ from edgedc.bundle import (
     read_manifest,
     verify,
 )
-from edgedc.errors import InputError
+from edgedc.errors import EdgedcError, InputError
 from edgedc.files import sha256_of
-from edgedc.generation import Backend, Generation, Message
+from edgedc.generation import Backend, Generation, Message, OnText
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from edgedc.backends.grammar import ListGrammar
+    from edgedc.backends.reply import Scores
 
 Engine = Literal["llamacpp", "onnx", "transformers"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -39,10 +43,12 @@ class ModelBackend(Backend, Protocol):
     """A backend that runs a model, and shows each of its steps: to the gate of an export and to `edgedc doctor`.
 
     `template` is the chat template that stands in the artifact itself, where other programs find it; None where the
-    model has none.
+    model has none. `context_length` is the most tokens that a prompt and its reply may have together. A `grammar`
+    admits only what it describes.
     """
 
     template: str | None
+    context_length: int
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt as text. `encode` is `tokenize` of it."""
@@ -50,8 +56,38 @@ class ModelBackend(Backend, Protocol):
     def tokenize(self, prompt: str) -> list[int]:
         """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
 
-    def complete(self, ids: Sequence[int], *, max_tokens: int) -> Generation:
+    def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        grammar: "ListGrammar | None" = None,
+        on_text: OnText | None = None,
+    ) -> Generation: ...
+
+    def complete(
+        self,
+        ids: Sequence[int],
+        *,
+        max_tokens: int,
+        grammar: "ListGrammar | None" = None,
+        on_text: OnText | None = None,
+    ) -> Generation:
         """Go on from token ids as `generate` does."""
+
+    def generate_many(
+        self, requests: Iterable[Sequence[Message]], *, max_tokens: int, grammar: "ListGrammar | None" = None
+    ) -> Iterator[Generation | EdgedcError]:
+        """The replies in order of the requests, of which only a few are taken ahead.
+
+        A request that cannot be done gives its error in its place.
+        """
+
+    def scores(self, ids: list[int], max_tokens: int) -> "Generator[Scores, int, None]":
+        """The scores behind `ids`; then, for each token that is sent, those behind it, at most max_tokens in all.
+
+        They are good until the next ones are asked for.
+        """
 
     def special_ids(self) -> SpecialIds:
         """As the engine takes them from the artifact. `ends` in ascending order."""
@@ -67,7 +103,8 @@ class ModelBackend(Backend, Protocol):
 class Choice:
     """What is going to run: an artifact of a bundle, or, where that is None, the weights of a model folder.
 
-    `note` says why it is not what would have been taken at first; "" when it is.
+    `note` says why it is not what would have been taken at first; "" when it is. `measured` is a line that says how it
+    was found to be the fastest; "" where nothing was compared.
     """
 
     folder: Path
@@ -75,6 +112,11 @@ class Choice:
     artifact: Artifact | None
     engine: Engine
     note: str = ""
+    measured: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{_LABEL[self.engine]} {self.artifact.quantization if self.artifact else 'fp32'}"
 
     def identity(self) -> list[str]:
         """The sha256 of the weights. Hashes them for a model folder, whose manifest does not hold them."""
@@ -83,12 +125,20 @@ class Choice:
         return [sha256_of(path) for path in sorted(self.folder.glob("*.safetensors"))]
 
 
-def choose(path: Path, *, engine: Engine | None = None, quantization: str | None = None) -> Choice:
-    """Decide what of a bundle or model folder to run, and with which engine. Loads nothing.
+def choose(
+    path: Path,
+    *,
+    engine: Engine | None = None,
+    quantization: str | None = None,
+    threads: int | None = None,
+    measure: bool = False,
+) -> Choice:
+    """Decide what of a bundle or model folder to run, and with which engine. Loads nothing into this process.
 
     In a bundle that is the smallest artifact that passed its gate; when nobody asked for its engine and that is not
-    installed, the smallest for the other. Raises InputError when the path is neither, or holds nothing that was asked
-    for.
+    installed, the smallest for the other. With `measure`, and where several can run and no engine was asked for, it is
+    the one that is fastest here with so many `threads`, by a measurement that takes seconds and is kept (fastest.py).
+    Raises InputError when the path is neither, or holds nothing that was asked for.
     """
     if not path.is_dir():
         if path.exists():
@@ -101,15 +151,21 @@ def choose(path: Path, *, engine: Engine | None = None, quantization: str | None
         return _choose_folder(path, manifest, engine, quantization)
     if engine == "transformers":
         raise InputError(f"{path}: transformers runs model folders, not bundles; name the model it was exported from")
-    return _choose_artifact(path, FORMAT[engine] if engine else None, quantization)
+    choice = _choose_artifact(path, FORMAT[engine] if engine else None, quantization)
+    return _choose_fastest(choice, quantization, threads) if measure and not engine else choice
 
 
-def open_choice(choice: Choice, *, threads: int | None = None) -> ModelBackend:
-    """Load it. Raises InputError when a file is damaged or its engine is not installed."""
+def open_choice(choice: Choice, *, threads: int | None = None, adapter: Path | None = None) -> ModelBackend:
+    """Load it, with a LoRA's GGUF on top if there is one.
+
+    Raises InputError when a file is damaged, its engine is not installed or cannot take an adapter.
+    """
     from edgedc.backends.chat import raw_prompts, read_chat_template
 
     folder, artifact, context = choice.folder, choice.artifact, choice.manifest.context_length
     raw = raw_prompts(folder) if choice.manifest.chat_template_sha256 is None else None
+    if adapter and choice.engine != "llamacpp":
+        raise InputError(f"{adapter}: an adapter in GGUF is for llama.cpp, and {choice.name} of {folder} was chosen")
     backend: ModelBackend
     if artifact is None:
         from edgedc.backends.transformers import TransformersBackend
@@ -121,13 +177,17 @@ def open_choice(choice: Choice, *, threads: int | None = None) -> ModelBackend:
         if choice.engine == "llamacpp":
             from edgedc.backends.llamacpp import LlamaCppBackend
 
-            chat = raw or read_chat_template(folder)
-            backend = LlamaCppBackend(path, chat=chat, context_length=context, threads=threads)
+            # Somebody else's GGUF has its template inside.
+            known = choice.manifest.chat_template_sha256 or (folder / CHAT_TEMPLATE).is_file()
+            chat = raw or (read_chat_template(folder) if known else None)
+            backend = LlamaCppBackend(path, chat=chat, context_length=context, threads=threads, adapter=adapter)
         else:
             from edgedc.backends.onnx import OnnxBackend
+            from edgedc.backends.onnx_graph import Provider
 
-            backend = OnnxBackend(path, folder, chat=raw, context_length=context, threads=threads)
-    backend.name = f"{_LABEL[choice.engine]} {artifact.quantization if artifact else 'fp32'}"
+            provider: Provider = "cuda" if artifact.details.get("provider") == "cuda" else "cpu"
+            backend = OnnxBackend(path, folder, chat=raw, context_length=context, threads=threads, provider=provider)
+    backend.name = choice.name
     if raw:
         backend.name += " (no chat template: raw prompts)"
     if choice.note:
@@ -169,6 +229,27 @@ def _choose_artifact(path: Path, format: Format | None, quantization: str | None
             manifest, second = find_artifact(path, other, quantization)
             return Choice(path, manifest, second, _ENGINE[other], f"{_PACKAGE[engine]} is not installed")
     return Choice(path, manifest, artifact, engine)  # opening it says what to install
+
+
+def _choose_fastest(smallest: Choice, quantization: str | None, threads: int | None) -> Choice:
+    """Of the artifacts that passed their gates; of those that were not gated where none was."""
+    folder, manifest = smallest.folder, smallest.manifest
+    able = [
+        replace(smallest, artifact=a, engine=_ENGINE[a.format])
+        for a in manifest.artifacts
+        if (quantization is None or a.quantization == quantization.lower())
+        and a.passed is not False
+        and a.details.get("provider") != "cuda"  # it cannot be gated yet
+        and _installed(_ENGINE[a.format])
+        and all((folder / name).is_file() for name in a.files)
+    ]
+    able = [c for c in able if c.artifact and c.artifact.passed] or able
+    if len(able) < 2:
+        return smallest
+    from edgedc.backends.fastest import fastest
+
+    best, said = fastest(able, threads)
+    return replace(best or smallest, measured=said)
 
 
 def _installed(engine: Engine) -> bool:

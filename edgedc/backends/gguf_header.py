@@ -150,8 +150,9 @@ def reading(path: Path) -> Iterator[Reader]:
         raise InputError(f"{path}: not a GGUF that can be loaded: {reason}; copy or export it again") from error
 
 
-def check_header(path: Path) -> None:
-    """Raises InputError when the file is not a GGUF, or its header contradicts itself, the file's size or llama.cpp."""
+def check_header(path: Path) -> dict[str, Any]:
+    """Its metadata. Raises InputError when the file is not a GGUF, or its header contradicts itself, the file's size or
+    llama.cpp."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     with reading(path) as reader:
@@ -166,6 +167,19 @@ def check_header(path: Path) -> None:
         _check_model(metadata, kinds)
         _check_tokenizer(metadata)
         _check_tensors(reader, tensors, metadata)
+    return metadata
+
+
+def check_adapter(path: Path) -> None:
+    """Raises InputError when the file is not a LoRA adapter as GGUF: llama.cpp does not say so of every other file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with reading(path) as reader:
+        _, values = reader.start()
+        metadata = {reader.text(): reader.value(reader.take("I"), keep=False) for _ in range(values)}
+        kind = metadata.get("general.type"), metadata.get("adapter.type")
+        if kind != ("adapter", "lora"):
+            raise ValueError(f"a LoRA adapter was wanted, and its general.type and adapter.type are {kind}")
 
 
 def _check_model(metadata: dict[str, Any], kinds: dict[str, int]) -> None:

@@ -1,14 +1,19 @@
-"""What every backend shares: checks of a request, and the loop that takes the likeliest token and measures."""
+"""What every backend shares: checks of a request, and the loop that gives scores to the reply."""
 
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgedc.errors import ContextError, InputError
-from edgedc.generation import Generation, Message
-from edgedc.ledger import Usage
+from edgedc.backends.grammar import ListGrammar
+from edgedc.backends.reply import Reply
+from edgedc.errors import ContextError, EdgedcError, InputError
+from edgedc.generation import Generation, Message, OnText
+
+if TYPE_CHECKING:
+    from edgedc.backends.reply import Scores
 
 
 class GreedyBackend(ABC):
@@ -35,8 +40,11 @@ class GreedyBackend(ABC):
         """The text of a reply, without special tokens."""
 
     @abstractmethod
-    def _greedy(self, ids: list[int]) -> Iterator[int]:
-        """The likeliest token after `ids`, then after that, without end. It is worked out when it is asked for."""
+    def scores(self, ids: list[int], max_tokens: int) -> "Generator[Scores, int, None]":
+        """The scores behind `ids`; then, for each token that is sent, those behind it, at most max_tokens in all.
+
+        They are good until the next ones are asked for.
+        """
 
     @abstractmethod
     def close(self) -> None: ...
@@ -44,22 +52,54 @@ class GreedyBackend(ABC):
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return self.tokenize(self.render(messages))
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+    def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        grammar: ListGrammar | None = None,
+        on_text: OnText | None = None,
+    ) -> Generation:
         started = time.perf_counter()
-        return self.complete(self.encode(messages), max_tokens=max_tokens, started=started)
+        ids = self.encode(messages)
+        return self.complete(ids, max_tokens=max_tokens, grammar=grammar, on_text=on_text, started=started)
 
-    def complete(self, ids: Sequence[int], *, max_tokens: int, started: float | None = None) -> Generation:
-        """Go on from token ids. Raises ContextError as `generate` does."""
+    def complete(
+        self,
+        ids: Sequence[int],
+        *,
+        max_tokens: int,
+        grammar: ListGrammar | None = None,
+        on_text: OnText | None = None,
+        started: float | None = None,
+    ) -> Generation:
+        """Go on from token ids. Raises ContextError as `generate` does, InputError when there are none."""
+        reply = self._begin(ids, max_tokens, grammar, on_text, time.perf_counter() if started is None else started)
+        steps = self.scores(list(ids), max_tokens)
+        if max_tokens > 0:
+            token = reply.take(next(steps))
+            while token is not None:
+                token = reply.take(steps.send(token))
+        return reply.generation(cached=self._reused)
+
+    def generate_many(
+        self, requests: Iterable[Sequence[Message]], *, max_tokens: int, grammar: ListGrammar | None = None
+    ) -> Iterator[Generation | EdgedcError]:
+        """`generate` for each of the requests, in order; one that cannot be done gives its error in its place."""
+        for messages in requests:
+            try:
+                made: Generation | EdgedcError = self.generate(messages, max_tokens=max_tokens, grammar=grammar)
+            except EdgedcError as error:
+                made = error
+            yield made
+
+    def _begin(
+        self, ids: Sequence[int], max_tokens: int, grammar: ListGrammar | None, on_text: OnText | None, started: float
+    ) -> Reply:
+        if not ids:
+            raise InputError(f"{self.name}: the prompt has no tokens: its chat template writes nothing")
         check_context(len(ids), max_tokens, self.context_length)
-        return follow(
-            self._greedy(list(ids)),
-            is_end=self._ends.__contains__,
-            text_of=self.text_of,
-            started=time.perf_counter() if started is None else started,
-            prompt_tokens=len(ids),
-            max_tokens=max_tokens,
-            cached=lambda: self._reused,
-        )
+        return Reply(self.text_of, self._ends, len(ids), max_tokens, grammar, on_text, started)
 
 
 def check_context(prompt_tokens: int, max_tokens: int, context: int) -> None:
@@ -67,7 +107,7 @@ def check_context(prompt_tokens: int, max_tokens: int, context: int) -> None:
     if prompt_tokens + max_tokens > context:
         raise ContextError(
             f"the prompt has {prompt_tokens} tokens and its reply may have {max_tokens}, more than the model's context "
-            f"of {context} together: shorten the question or its premise, or allow a shorter reply"
+            f"of {context} together: shorten the question or its premise, or lower --max-tokens"
         )
 
 
@@ -79,40 +119,6 @@ def encodable(text: str) -> str:
         around = ascii(text[max(0, error.start - 10) : error.end + 10])
         raise InputError(f"not valid Unicode near {around}: remove the lone surrogate") from error
     return text
-
-
-def follow(
-    tokens: Iterator[int],
-    *,
-    is_end: Callable[[int], bool],
-    text_of: Callable[[list[int]], str],
-    started: float,
-    prompt_tokens: int,
-    max_tokens: int,
-    cached: Callable[[], int] = lambda: 0,
-) -> Generation:
-    """Take tokens until one ends the reply (`stop`) or there are max_tokens of them (`length`).
-
-    `tokens` works each one out when it is asked for. The end token counts as output, as it took the same work, and is
-    not part of the text. `started` is time.perf_counter() at the start of the request; `cached` says, afterwards, how
-    many of the prompt's tokens were known from the prompt before.
-    """
-    reply: list[int] = []
-    first_token_s = None
-    finish_reason, made = "length", 0
-    while made < max_tokens:
-        token = next(tokens)
-        made += 1
-        if first_token_s is None:
-            first_token_s = time.perf_counter() - started
-        if is_end(token):
-            finish_reason = "stop"
-            break
-        reply.append(token)
-    text = text_of(reply)
-    total_s = time.perf_counter() - started
-    usage = Usage(prompt_tokens, made, cached_tokens=cached(), source="tokenizer")
-    return Generation(text, usage, first_token_s, total_s, finish_reason)
 
 
 def physical_cores() -> int:

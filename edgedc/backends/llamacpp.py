@@ -6,14 +6,17 @@ the process's stdout and compiles whatever chat template is in the file.
 
 import ctypes
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edgedc.backends import llamacpp_log
 from edgedc.backends.chat import ChatTemplate
-from edgedc.backends.gguf_header import check_header
-from edgedc.backends.greedy import check_context, follow, physical_cores
+from edgedc.backends.gguf_header import check_adapter, check_header
+from edgedc.backends.grammar import ListGrammar
+from edgedc.backends.greedy import GreedyBackend, check_context, physical_cores
+from edgedc.backends.llamacpp_batch import Batch, Request
+from edgedc.backends.llamacpp_context import BATCH, LlamaContext, Part
 from edgedc.backends.llamacpp_vocab import LlamaVocab
 from edgedc.backends.marks import Marks
 from edgedc.bundle import SpecialIds
@@ -29,22 +32,10 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_BATCH = 512
-_LEAST_CONTEXT = 1024
+    from edgedc.backends.reply import Scores
 
-_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR (ggml.h); llama_cpp/_logger.py has an older numbering
-_errors: deque[str] = deque(maxlen=8)
+_UNQUANTISED = (0, 1, 32)  # LLAMA_FTYPE_ALL_F32, _MOSTLY_F16 and _MOSTLY_BF16 (llama.h)
 
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # llama_cpp has no types
-def _keep_errors(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-    line = text.decode("utf-8", "replace").strip()
-    if level == _ERROR_LEVEL and line:
-        _errors.append(line)
-
-
-# llama.cpp writes to stderr by itself. The callback is global to the process, and as a module's name it stays alive.
-llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
 llama_cpp.llama_backend_init()
 
 
@@ -65,36 +56,51 @@ def has_amx() -> bool:
     return b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info()
 
 
-class LlamaCppBackend:
-    """A GGUF file on this machine's CPU. The state of the last prompt is kept, and its common prefix reused.
+class LlamaCppBackend(GreedyBackend):
+    """A GGUF file on this machine's CPU, mapped into memory where llama.cpp does not rearrange its weights.
 
-    `chat` is None for the template in the file. `context_length` 0 is the length the model was trained with. Memory
-    for the context grows with the prompts, so that a long context costs nothing until it is used. Raises InputError
-    when the file is missing, is not a GGUF, is refused by llama.cpp, or has no chat template.
+    What prompts have in common at their beginnings is evaluated once. `chat` is None for the template in the file.
+    `context_length` 0 is the length the model was trained with. `threads` None: one for each physical core. `adapter`
+    is a LoRA as a GGUF (`edgedc export --adapter-only`) that llama.cpp adds to this model. Memory for the context grows
+    with the prompts, so that a long context costs nothing until it is used. Raises InputError when a file is missing,
+    is not a GGUF, is refused by llama.cpp, or has no chat template.
     """
 
     def __init__(
-        self, path: Path, *, chat: ChatTemplate | None = None, context_length: int = 0, threads: int | None = None
+        self,
+        path: Path,
+        *,
+        chat: ChatTemplate | None = None,
+        context_length: int = 0,
+        threads: int | None = None,
+        adapter: Path | None = None,
     ) -> None:
-        check_header(path)
-        self.name = f"llama.cpp {path.name}"
+        metadata = check_header(path)
+        if adapter:
+            check_adapter(adapter)
+        self.name = f"llama.cpp {path.name}" + (f" with {adapter.name}" if adapter else "")
         self._path = path
-        self._threads = threads or physical_cores()
-        self._context = None
-        _errors.clear()
+        self._context: LlamaContext | None = None
+        self._batching = False
+        llamacpp_log.forget()
         params = model_params()
+        if params.use_extra_bufts and metadata.get("general.file_type") not in _UNQUANTISED:
+            # Quantised weights are copied into an order that this CPU computes faster with. Read into it and not by way
+            # of a mapping of the file, they are in memory once and not twice.
+            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
-            raise InputError(f"{path}: llama.cpp cannot load it: {_said()}")
-        self._vocab = LlamaVocab(self._model, path)
-        self._marks = Marks(self._vocab.special, self._vocab.tokenize)
-        trained = llama_cpp.llama_model_n_ctx_train(self._model)
-        self.context_length = min(context_length or trained, trained)
-        self.template = self._template_in_file()
-        self._known: list[int] = []  # the tokens whose state is in the context
-        self._reused = 0
+            raise InputError(f"{path}: llama.cpp cannot load it: {llamacpp_log.said()}")
         try:
+            self._vocab = LlamaVocab(self._model, path)
+            self._ends = frozenset(self._vocab.special_ids().ends)
+            self._marks = Marks(self._vocab.special, self._vocab.tokenize)
+            trained = llama_cpp.llama_model_n_ctx_train(self._model)
+            self.context_length = min(context_length or trained, trained)
+            self.template = self._template_in_file()
             self._chat = chat or self._chat_in_file()
+            lora = self._load(adapter) if adapter else None
+            self._context = LlamaContext(self._model, path, threads or physical_cores(), self._vocab.size, lora)
         except InputError:
             self.close()
             raise
@@ -109,26 +115,6 @@ class LlamaCppBackend:
         """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
         return self._vocab.tokenize(prompt)
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
-        started = time.perf_counter()
-        return self.complete(self.encode(messages), max_tokens=max_tokens, started=started)
-
-    def complete(self, ids: Sequence[int], *, max_tokens: int, started: float | None = None) -> Generation:
-        """Go on from token ids. Raises ContextError as `generate` does, InputError when there are none."""
-        if not ids:
-            raise InputError(f"{self._path}: the prompt has no tokens: its chat template writes nothing")
-        check_context(len(ids), max_tokens, self.context_length)
-        self._make_room(len(ids) + max_tokens)
-        return follow(
-            self._greedy(list(ids)),
-            is_end=self._vocab.is_end,
-            text_of=self.text_of,
-            started=time.perf_counter() if started is None else started,
-            prompt_tokens=len(ids),
-            max_tokens=max_tokens,
-            cached=lambda: self._reused,
-        )
-
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of a reply, without special tokens."""
         return self._vocab.text_of(ids)
@@ -139,83 +125,79 @@ class LlamaCppBackend:
     def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
         """See ModelBackend."""
         check_context(len(ids), 0, self.context_length)
-        self._make_room(len(ids))
-        fresh = self._rewind(list(ids), keep=start)
+        context = self._free_context()
+        context.make_room(len(ids))
+        at = context.claim(0, ids, keep=start, cells=len(ids))
         rows = np.empty((len(ids) - start, self._vocab.size), np.float32)
-        for k in range(0, len(fresh), _BATCH):
-            batch = fresh[k : k + _BATCH]
-            at = len(self._known)
-            scored = min(at + len(batch) - start, len(batch))  # the batch's last ones
-            self._evaluate(batch, scored=scored)
-            if scored > 0:
-                scores = llama_cpp.llama_get_logits(self._context)
-                first = at + len(batch) - scored - start
-                rows[first : first + scored] = np.ctypeslib.as_array(scores, shape=(scored, self._vocab.size))
+        while at < len(ids):
+            batch = ids[at : at + BATCH]
+            at += len(batch)
+            scored = min(at - start, len(batch))  # its last ones
+            context.evaluate([Part(0, batch, max(scored, 0))])
+            for k in range(scored):
+                rows[at - scored - start + k] = context.scores(len(batch) - scored + k)
+        context.release(0)
         return rows
+
+    def generate_many(
+        self, requests: Iterable[Sequence[Message]], *, max_tokens: int, grammar: ListGrammar | None = None
+    ) -> Iterator[Generation | EdgedcError]:
+        """See ModelBackend. Requests are taken up to 64 ahead and run 16 at a time; until the last is answered or this
+        is closed, the backend can do nothing else. A reply may differ from that of `generate` where two tokens are as
+        likely as each other up to rounding. Raises EdgedcError when llama.cpp fails.
+        """
+        context = self._free_context()
+        context.forget()  # rounding differs with what is shared: the same requests are to have the same replies
+        self._batching = True
+        try:
+            yield from Batch(context, (self._request(r, max_tokens, grammar) for r in requests)).results()
+        finally:
+            self._batching = False
 
     def close(self) -> None:
         if self._context:
-            llama_cpp.llama_free(self._context)
+            self._context.close()
             self._context = None
         if self._model:
             llama_cpp.llama_model_free(self._model)
             self._model = None
 
-    def _greedy(self, ids: list[int]) -> Iterator[int]:
-        fresh = self._rewind(ids)
-        while True:
-            for start in range(0, len(fresh), _BATCH):
-                self._evaluate(fresh[start : start + _BATCH])
-            scores = llama_cpp.llama_get_logits_ith(self._context, -1)
-            token = int(np.ctypeslib.as_array(scores, shape=(self._vocab.size,)).argmax())
-            yield token
-            fresh = [token]
+    def scores(self, ids: list[int], max_tokens: int) -> "Generator[Scores, int, None]":
+        context, cells = self._free_context(), len(ids) + max_tokens
+        context.make_room(cells)
+        self._reused = context.claim(0, ids, keep=len(ids) - 1, cells=cells)
+        fresh = ids[self._reused :]
+        try:
+            while True:
+                for start in range(0, len(fresh), BATCH):
+                    batch = fresh[start : start + BATCH]
+                    context.evaluate([Part(0, batch, scored=1)])
+                fresh = [(yield context.scores(len(batch) - 1))]
+        finally:
+            context.release(0)
 
-    def _rewind(self, ids: list[int], keep: int | None = None) -> list[int]:
-        """Forget what the last prompt does not share with this one; return the tokens that are still to evaluate.
+    def _request(
+        self, messages: Sequence[Message], max_tokens: int, grammar: ListGrammar | None
+    ) -> Request | EdgedcError:
+        started = time.perf_counter()
+        try:
+            ids = self.encode(messages)
+            return Request(ids, self._begin(ids, max_tokens, grammar, None, started), len(ids) + max_tokens)
+        except EdgedcError as error:
+            return error
 
-        Those from `keep` on are always evaluated, for their scores; None is the last one.
-        """
-        most = len(ids) - 1 if keep is None else keep
-        shared = next((k for k, (a, b) in enumerate(zip(self._known, ids[:most], strict=False)) if a != b), None)
-        self._reused = min(len(self._known), most) if shared is None else shared
-        memory = llama_cpp.llama_get_memory(self._context)
-        if not llama_cpp.llama_memory_seq_rm(memory, 0, self._reused, -1):  # a recurrent model cannot go back
-            llama_cpp.llama_memory_clear(memory, True)
-            self._reused = 0
-        self._known = ids[: self._reused]
-        return ids[self._reused :]
+    def _free_context(self) -> LlamaContext:
+        if self._batching or not self._context:
+            raise RuntimeError(f"{self.name}: {'in the middle of generate_many' if self._batching else 'closed'}")
+        return self._context
 
-    def _evaluate(self, ids: list[int], *, scored: int = 1) -> None:
-        """Take ids into the context, with the scores behind the last `scored` of them."""
-        tokens = (llama_cpp.llama_token * len(ids))(*ids)
-        batch = llama_cpp.llama_batch_get_one(tokens, len(ids))
-        batch.logits = (ctypes.c_int8 * len(ids))(*(k >= len(ids) - scored for k in range(len(ids))))
-        code = llama_cpp.llama_decode(self._context, batch)
-        if code:
-            self._forget()
-            raise EdgedcError(f"{self._path}: llama.cpp failed while decoding (code {code}): {_said()}")
-        self._known += ids
-
-    def _make_room(self, tokens: int) -> None:
-        """Have a context of at least this many tokens: the next power of two, at most the model's."""
-        if self._context and llama_cpp.llama_n_ctx(self._context) >= tokens:
-            return
-        self._forget()
-        params = llama_cpp.llama_context_default_params()
-        wanted = min(max(_LEAST_CONTEXT, 1 << (tokens - 1).bit_length()), self.context_length)
-        params.n_ctx = max(wanted, _BATCH)  # llama.cpp aborts on a batch that is larger than its context
-        params.n_batch = params.n_ubatch = _BATCH
-        params.n_threads = params.n_threads_batch = self._threads
-        _errors.clear()
-        self._context = llama_cpp.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise EdgedcError(f"{self._path}: llama.cpp has no room for a context of {params.n_ctx} tokens: {_said()}")
-
-    def _forget(self) -> None:
-        if self._context:
-            llama_cpp.llama_free(self._context)
-        self._context, self._known = None, []
+    def _load(self, adapter: Path) -> Any:
+        """The adapter, which llama.cpp frees with the model."""
+        llamacpp_log.forget()
+        loaded = llama_cpp.llama_adapter_lora_init(self._model, str(adapter).encode())
+        if not loaded:
+            raise InputError(f"{adapter}: llama.cpp cannot add it to {self._path}: {llamacpp_log.said()}")
+        return ctypes.cast(loaded, llama_cpp.llama_adapter_lora_p_ctypes)
 
     def _template_in_file(self) -> str | None:
         template = llama_cpp.llama_model_chat_template(self._model, None)
@@ -226,8 +208,3 @@ class LlamaCppBackend:
             raise InputError(f"{self._path}: no chat template in it, and none beside it")
         where = f"{self._path} (tokenizer.chat_template)"
         return ChatTemplate(self.template, self._vocab.special_texts(), where)
-
-
-def _said() -> str:
-    """The first errors since the last load or context: the cause; what follows only passes it on."""
-    return "; ".join(list(_errors)[:2]) or "it gave no reason"

@@ -1,13 +1,13 @@
 """The vocabulary in a GGUF file: text to token ids and back, by llama.cpp."""
 
 import ctypes
-import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgedc.backends.gguf_header import NORMALIZER
+from edgedc.backends.marks import any_of
 from edgedc.bundle import SpecialIds
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 
@@ -40,7 +40,7 @@ class LlamaVocab:
         user_defined = [self._text(k) for k, kind in enumerate(kinds) if kind & _USER_DEFINED]
         special = (k for k, kind in enumerate(kinds) if kind & _SPECIAL and not kind & _USER_DEFINED)
         self.special = {self._text(k): k for k in special}
-        self._user_defined, self._added = _any_of(user_defined), _any_of([*user_defined, *self.special])
+        self._user_defined, self._added = any_of(user_defined), any_of([*user_defined, *self.special])
 
     def tokenize(self, prompt: str, special: bool = True) -> list[int]:
         """Ids of a rendered prompt; none is added. `special` says whether special tokens in it are read as such."""
@@ -94,9 +94,3 @@ class LlamaVocab:
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Finds the longest, as llama.cpp does."""
-    longest_first = sorted(filter(None, texts), key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")

@@ -5,7 +5,7 @@ as somebody else. Training and every backend encode prompts here.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from edgedc.errors import InputError
 from edgedc.generation import Message
@@ -22,8 +22,7 @@ class Marks:
 
     def __init__(self, ids: Mapping[str, int], tokenize: Callable[[str, bool], list[int]]) -> None:
         self._ids, self._tokenize = dict(ids), tokenize
-        longest_first = sorted(filter(None, ids), key=len, reverse=True)
-        self._pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
+        self._pattern = any_of(ids)
 
     def found_in(self, text: str) -> list[str]:
         """The marks that a text holds, each once."""
@@ -55,3 +54,9 @@ class Marks:
             elif piece:
                 ids += self._tokenize(piece.translate(back), False)
         return ids
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Finds the longest, as tokenizers do; its one group lets `split` keep what was found."""
+    longest_first = sorted(filter(None, texts), key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")

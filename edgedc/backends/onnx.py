@@ -1,13 +1,13 @@
 """ONNX artifacts, run by onnxruntime alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedc.backends.chat import ChatTemplate, end_tokens, read_chat_template, read_config, read_special_ids
 from edgedc.backends.greedy import GreedyBackend, check_context, physical_cores
 from edgedc.backends.marks import Marks
-from edgedc.backends.onnx_graph import Graph
+from edgedc.backends.onnx_graph import Graph, Provider
 from edgedc.bundle import SpecialIds
 from edgedc.errors import InputError, MissingExtra
 from edgedc.generation import Message
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgedc.backends.reply import Scores
+
 
 class OnnxBackend(GreedyBackend):
-    """An ONNX graph on this machine's CPU, with the tokenizer and configs of the folder it belongs to.
+    """An ONNX graph on this machine's CPU or GPU, with the tokenizer and configs of the folder it belongs to.
 
     The state of the last prompt is kept, and its common prefix reused. `folder` holds tokenizer.json,
     chat_template.jinja, unless `chat` is given, and the configs that name the end tokens. `context_length` 0 is the
@@ -39,6 +41,7 @@ class OnnxBackend(GreedyBackend):
         chat: ChatTemplate | None = None,
         context_length: int = 0,
         threads: int | None = None,
+        provider: Provider = "cpu",
     ) -> None:
         self.name = f"onnxruntime {path.name}"
         self._folder = folder
@@ -48,7 +51,7 @@ class OnnxBackend(GreedyBackend):
         added = self._tokenizer.get_added_tokens_decoder().items()
         self._marks = Marks({token.content: id for id, token in added if token.special}, self._ids)
         self._ends = end_tokens(folder, self._tokenizer.token_to_id)
-        self._graph = Graph(path, _context_length(folder, context_length), threads or physical_cores())
+        self._graph = Graph(path, _context_length(folder, context_length), threads or physical_cores(), provider)
         self.context_length = self._graph.context_length
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -81,13 +84,12 @@ class OnnxBackend(GreedyBackend):
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _greedy(self, ids: list[int]) -> Iterator[int]:
-        logits = self._graph.logits(ids, start=len(ids) - 1)
+    def scores(self, ids: list[int], max_tokens: int) -> "Generator[Scores, int, None]":
+        self._graph.make_room(len(ids) + max_tokens)
+        scores = self._graph.logits(ids, start=len(ids) - 1)[0]
         self._reused = self._graph.reused
         while True:
-            ids.append(int(logits[0].argmax()))
-            yield ids[-1]
-            logits = self._graph.logits(ids, start=len(ids) - 1)
+            scores = self._graph.step((yield scores))
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -1,16 +1,14 @@
-"""The two kinds of decoder graph that onnxruntime is given, told apart by the inputs they declare.
+"""A decoder graph in onnxruntime, and what it knows of the tokens that it was given last.
 
-optimum's takes keys and values of any length and returns them longer. The model builder's has GroupQueryAttention
-(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md), which counts positions itself and writes
-into the buffer that it is given, so nothing is copied from token to token.
+Its keys and values are held in one of two ways (onnx_state.py). A prompt goes through in parts of _PART tokens, so that
+memory does not grow with its length.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgedc.errors import InputError, MissingExtra
+from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.files import read_object
 
 try:
@@ -20,8 +18,14 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "onnxruntime", "onnx") from error
 
+from edgedc.backends.onnx_state import Growing, InPlace, Past, Scored
+
+Provider = Literal["cpu", "cuda"]
+
+_PART = 128
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_FEEDS = ("input_ids", "attention_mask", "position_ids")
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
 # onnxruntime's exceptions have no common base but Exception; IO binding raises RuntimeError
 _ERRORS = (
     ort_errors.Fail,
@@ -38,124 +42,120 @@ _ERRORS = (
 )
 
 
-@dataclass(frozen=True)
-class _Past:
-    """One input of keys or values, (batch, heads, tokens, head size), and the output that continues it."""
-
-    name: str
-    dtype: Any
-    heads: int
-    size: int
-
-    @property
-    def present(self) -> str:
-        return self.name.replace("past_key_values", "present")
-
-    def buffer(self, tokens: int) -> Any:
-        return np.zeros((1, self.heads, tokens, self.size), self.dtype)
-
-
 class Graph:
     """A decoder graph, loaded, with the keys and values of the tokens that it was given last.
 
     `context_length` is the longest sequence it can run; `max_length` caps it. Raises InputError when the file cannot
-    be loaded or run, or is not a decoder with past.
+    be loaded or run, is not a decoder with past, or when `provider` is not what this onnxruntime has.
     """
 
-    def __init__(self, path: Path, max_length: int, threads: int) -> None:
+    def __init__(self, path: Path, max_length: int, threads: int, provider: Provider = "cpu") -> None:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        self._path = path
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what is wrong arrives as an exception; the log would say it again
-        try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        if provider == "cuda" and not has_cuda():
+            raise InputError(
+                f"{path}: made for CUDA, which this onnxruntime does not offer: run  pip install 'edgedc[onnx-gpu]'  "
+                "on a machine with an NVIDIA GPU, or take another artifact"
             )
-            inputs = {given.name: given for given in self._session.get_inputs()}
-            shapes = {name: given.shape for name, given in inputs.items()}
-            outputs = {output.name for output in self._session.get_outputs()}
-        except _ERRORS as error:
-            raise InputError(f"{path}: onnxruntime cannot load it: {_line(error)}") from error
-        self._feeds = [name for name in _FEEDS if name in inputs]
-        pasts = [given for name, given in inputs.items() if name.startswith("past_key_values.")]
+        session = _load(path, threads, provider)
+        pasts = [given for given in session.get_inputs() if given.name.startswith("past_key_values.")]
         if not pasts:
             raise InputError(f"{path}: it has no past_key_values inputs: export it as a decoder with past")
-        built = _genai_config(path) if any(isinstance(n, str) for p in pasts for n in shapes[p.name][-1:]) else None
+        built = _genai_config(path) if any(isinstance(n, str) for given in pasts for n in given.shape[-1:]) else None
         self.context_length = min(max_length, built["context_length"]) if built else max_length
         past = [_past(path, given, built["decoder"]["head_size"] if built else 0) for given in pasts]
-        lacking = {"input_ids", "logits", *(p.present for p in past)}
-        lacking -= {"input_ids"} & set(inputs) | outputs
-        if lacking:
-            raise InputError(f"{path}: not a decoder with past: it lacks {', '.join(sorted(lacking))}")
-        in_place = built is not None and "position_ids" not in inputs
-        self._state: _InPlace | _Growing
-        self._state = _InPlace(self._session, past, self.context_length) if in_place else _Growing(self._session, past)
+        scored = _scored(path, session, past)
+        self._state: InPlace | Growing
+        if built and scored.vocabulary and not any(given.name == "position_ids" for given in session.get_inputs()):
+            self._state = InPlace(session, past, scored, self.context_length, provider)
+        else:
+            self._state = Growing(session, past, scored)
+        self._path = path
         self._known: list[int] = []
         self.reused = 0
         try:
             scores = self.logits([0], start=0)  # a graph that loads may still not run
-        except (*_ERRORS, IndexError) as error:
-            raise InputError(f"{path}: onnxruntime cannot run it: {_line(error)}") from error
+        except EdgedcError as error:
+            raise InputError(str(error)) from error
         if scores.ndim != 2 or not scores.size:
             raise InputError(f"{path}: its logits for one token are {scores.shape}: export it as a decoder with past")
+
+    def make_room(self, tokens: int) -> None:
+        """For a prompt and its reply together, so that `step` has where to go."""
+        if self._state.make_room(tokens):
+            self._known = []
 
     def logits(self, ids: Sequence[int], *, start: int) -> Any:
         """The scores of the token after each of ids[start:]: (len(ids) - start, vocabulary), in the graph's own type.
 
         What ids[:start] have in common with the beginning of the last ids is not computed again: `reused` tokens.
+        Raises EdgedcError when onnxruntime fails.
         """
+        self.make_room(len(ids))
         before = min(start, len(self._known))
         self.reused = next((k for k in range(before) if ids[k] != self._known[k]), before)
         self._known = self._known[: self.reused]  # until the rest is computed
-        whole = len(ids)
-        values = (np.array([ids[self.reused :]]), np.ones((1, whole)), np.arange(self.reused, whole)[None])
-        feeds = {name: v.astype(np.int64) for name, v in zip(_FEEDS, values, strict=True) if name in self._feeds}
-        logits = self._state.run(feeds, self.reused)
+        rows = []
+        for first in range(self.reused, len(ids), _PART):
+            part = ids[first : first + _PART]
+            scores = self._run(self._state.run, part, seen=first, first=max(0, min(start - first, len(part) - 1)))
+            if first + len(part) > start:
+                rows.append(scores)
         self._known = list(ids)
-        return logits[0, start - self.reused :]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def step(self, token: int) -> Any:
+        """The scores after one more token: (vocabulary,), good until the next call."""
+        scores = self._run(self._state.step, token, seen=len(self._known))
+        self._known.append(token)
+        return scores
+
+    def _run(self, run: Callable[..., Any], *args: Any, **kwargs: int) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except (*_ERRORS, IndexError) as error:
+            raise EdgedcError(f"{self._path}: onnxruntime cannot run it: {_line(error)}") from error
 
 
-class _Growing:
-    """Past in, longer past out."""
-
-    def __init__(self, session: Any, past: list[_Past]) -> None:
-        self._session = session
-        self._values = {p.name: p.buffer(0) for p in past}
-        self._outputs = ["logits", *(p.present for p in past)]
-
-    def run(self, feeds: Mapping[str, Any], seen: int) -> Any:
-        past = {name: value[:, :, :seen] for name, value in self._values.items()}
-        logits, *present = self._session.run(self._outputs, {**feeds, **past})
-        self._values = dict(zip(past, present, strict=True))
-        return logits
+def has_cuda() -> bool:
+    return _CUDA in ort.get_available_providers()
 
 
-class _InPlace:
-    """Buffers of the whole context, each past and present at once; memory is taken as they fill."""
+def _load(path: Path, threads: int, provider: Provider) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what is wrong arrives as an exception; the log would say it again
+    providers = [_CUDA, _CPU] if provider == "cuda" else [_CPU]
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        for given in (*session.get_inputs(), *session.get_outputs()):
+            given.name, given.shape  # noqa: B018 (which raises in a damaged graph)
+    except _ERRORS as error:
+        raise InputError(f"{path}: onnxruntime cannot load it: {_line(error)}") from error
+    if provider == "cuda" and _CUDA not in session.get_providers():
+        raise InputError(
+            f"{path}: onnxruntime found no GPU that it can use: see that the driver and CUDA are installed"
+        )
+    return session
 
-    def __init__(self, session: Any, past: list[_Past], tokens: int) -> None:
-        self._session = session
-        self._binding = session.io_binding()
-        self._buffers = [ort.OrtValue.ortvalue_from_numpy(p.buffer(tokens)) for p in past]
-        for p, buffer in zip(past, self._buffers, strict=True):
-            self._binding.bind_ortvalue_input(p.name, buffer)
-            self._binding.bind_ortvalue_output(p.present, buffer)
 
-    def run(self, feeds: Mapping[str, Any], seen: int) -> Any:  # noqa: ARG002 (the mask's length says it)
-        for name, value in feeds.items():
-            self._binding.bind_cpu_input(name, value)
-        self._binding.bind_output("logits")  # anew, because its length changes
-        self._session.run_with_iobinding(self._binding)
-        return self._binding.get_outputs()[-1].numpy()
-
-
-def _past(path: Path, given: Any, head_size: int) -> _Past:
+def _past(path: Path, given: Any, head_size: int) -> Past:
     match given.shape:
         case [_, int() as heads, _, size] if given.type in _FLOATS:
-            return _Past(given.name, _FLOATS[given.type], heads, size if isinstance(size, int) else head_size)
+            return Past(given.name, _FLOATS[given.type], heads, size if isinstance(size, int) else head_size)
     raise InputError(f"{path}: input {given.name} is {given.type}{given.shape}: export it with past")
+
+
+def _scored(path: Path, session: Any, past: list[Past]) -> Scored:
+    outputs = {output.name: output for output in session.get_outputs()}
+    lacking = {"input_ids"} - {given.name for given in session.get_inputs()}
+    lacking |= {"logits", *(p.present for p in past)} - set(outputs)
+    if lacking:
+        raise InputError(f"{path}: not a decoder with past: it lacks {', '.join(sorted(lacking))}")
+    logits = outputs["logits"]
+    vocabulary = logits.shape[-1] if logits.shape and logits.type in _FLOATS else None
+    chosen = any(given.name == Scored.FIRST for given in session.get_overridable_initializers())
+    return Scored(vocabulary if isinstance(vocabulary, int) else 0, _FLOATS.get(logits.type, np.float32), chosen)
 
 
 def _genai_config(path: Path) -> Any:

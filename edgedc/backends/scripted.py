@@ -1,10 +1,11 @@
 """A decomposer that says what it was told to: for tests of what stands above a backend."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 
 from edgedc.backends.greedy import check_context
-from edgedc.generation import Generation, Message
+from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Usage
 
 
@@ -22,7 +23,7 @@ class ScriptedBackend:
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return list(range(sum(len(message["content"].split()) for message in messages)))
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int) -> Generation:
+    def generate(self, messages: Sequence[Message], *, max_tokens: int, on_text: OnText | None = None) -> Generation:
         started = time.perf_counter()
         prompt_tokens = len(self.encode(messages))
         check_context(prompt_tokens, max_tokens, self.context)
@@ -32,6 +33,9 @@ class ScriptedBackend:
         cut = len(words) > max_tokens
         if cut:
             text = " ".join(words[:max_tokens])
+        if on_text:
+            for piece in re.findall(r"\s*\S+|\s+", text):
+                on_text(piece)
         seconds = time.perf_counter() - started
         usage = Usage(prompt_tokens, min(len(words), max_tokens))
         return Generation(text, usage, seconds, seconds, "length" if cut else "stop")

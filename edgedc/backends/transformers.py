@@ -1,6 +1,6 @@
 """Model folders, run by transformers, by default in float32: what exported artifacts are compared with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,8 @@ from edgedc.generation import Message
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from edgedc.backends.reply import Scores
 
 
 class TransformersBackend(GreedyBackend):
@@ -108,7 +110,7 @@ class TransformersBackend(GreedyBackend):
         template = self._tokenizer.chat_template
         return template.get("default") if isinstance(template, dict) else template
 
-    def _greedy(self, ids: list[int]) -> Iterator[int]:
+    def scores(self, ids: list[int], max_tokens: int) -> "Generator[Scores, int, None]":  # noqa: ARG002
         past = None
         while True:
             with self._torch.inference_mode():
@@ -116,9 +118,7 @@ class TransformersBackend(GreedyBackend):
                     input_ids=self._torch.tensor([ids]), past_key_values=past, use_cache=True, logits_to_keep=1
                 )
             past = made.past_key_values
-            token = int(made.logits[0, -1].argmax())
-            yield token
-            ids = [token]
+            ids = [(yield made.logits[0, -1].float().numpy())]
 
 
 def marks_of(tokenizer: Any) -> Marks:

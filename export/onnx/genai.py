@@ -14,6 +14,8 @@ from edgedc.bundle import check_model_folder
 from edgedc.errors import InputError
 from edgedc.files import read_object
 
+from .first_score import add_first_score
+
 # The architectures whose graphs were compared with transformers', and the rope scalings that reach the graph. The
 # builder (0.15.2) drops others without a word, and builds graphs for other architectures that compute something else.
 ROPE_TYPES = {
@@ -84,6 +86,7 @@ def build(model: str, out: Path, precision: str, provider: str, context_length: 
     builder.create_model(*arguments, **options)
     shutil.rmtree(cache, ignore_errors=True)
     _write_config(Path(model), out / "genai_config.json", context_length)
+    add_first_score(out / "model.onnx")
     for name in TOKENIZER_FILES:
         (out / name).unlink(missing_ok=True)  # the builder saved the tokenizer anew
         if (Path(model) / name).is_file():

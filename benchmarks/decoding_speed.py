@@ -1,0 +1,231 @@
+"""How fast a decomposer runs here, against the engines below it, each in a process of its own and in turns.
+
+On a random model in the shape of SmolLM2-135M, and on the bundle that --model names. Prints a table and writes
+results/decoding_speed.json beside this file. What a ratio is to be stands in LIMITS; this script judges nothing.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from llamacpp_contenders import (
+    batch,
+    decode_bare,
+    decode_edgedc,
+    decode_transformers,
+    memory,
+    open_bare,
+    open_edgedc,
+    open_transformers,
+    prefix,
+)
+from onnx_contenders import LIMITS as ONNX_LIMITS
+from onnx_contenders import measure_onnx
+from shapes import make_model
+from startup import cpu_model
+
+from edgedc.backends import choose
+from edgedc.backends.greedy import physical_cores
+
+RESULT = Path(__file__).parent / "results" / "decoding_speed.json"
+# What the ratios are to be on two quiet cores: (at least or at most, figure)
+LIMITS = {
+    "decode: edgedc / bare loop, tokens/s": ("at least", 0.97),
+    "decode: edgedc / transformers bf16, tokens/s": ("at least", 5.0),
+    "prefix: warm / cold, s": ("at most", 0.1),
+    "batch: together / one at a time, tokens/s": ("at least", 2.5),
+    "batch: together / one at a time, questions/s": ("at least", 2.2),
+    "memory: above file and KV cache, MB": ("at most", 80.0),
+    **ONNX_LIMITS,
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A GGUF with the bundle around it; `source` is the model folder that it was made from, where that is at hand."""
+
+    name: str
+    bundle: Path
+    gguf: Path
+    source: Path | None
+    threads: int
+    runs: int
+    tokens: int
+
+
+class Process:
+    """A process that has opened something, and runs one thing after the other."""
+
+    def __init__(self, opened: Callable[[Subject], None], subject: Subject) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), opened, (subject,))
+        self._subject = subject
+
+    def __call__(self, what: Callable[[Subject], Any]) -> Any:
+        return self._pool.submit(what, self._subject).result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+Figures = tuple[dict[str, Any], dict[str, float]]
+
+
+def measure_decoding(subject: Subject) -> Figures:
+    contenders = {
+        "edgedc": (Process(open_edgedc, subject), decode_edgedc),
+        "bare loop": (Process(open_bare, subject), decode_bare),
+    }
+    if subject.source:
+        contenders["transformers bf16"] = (Process(open_transformers, subject), decode_transformers)
+    rates = in_turns({name: partial(process, what) for name, (process, what) in contenders.items()}, subject.runs)
+    for process, _ in contenders.values():
+        process.close()
+    ratios = {
+        f"decode: edgedc / {name}, tokens/s": median([a / b for a, b in zip(rates["edgedc"], other, strict=True)])
+        for name, other in rates.items()
+        if name != "edgedc"
+    }
+    return {f"{name}, tokens/s": summary(values) for name, values in rates.items()}, ratios
+
+
+def measure_prefix(subject: Subject) -> Figures:
+    process = Process(open_edgedc, subject)
+    pairs = in_turns({"": partial(process, prefix)}, subject.runs)[""]
+    process.close()
+    cold, warm = (list(column) for column in zip(*pairs, strict=True))
+    ratio = median([w / c for c, w in pairs])
+    return {"cold prompt, s": summary(cold), "warm prompt, s": summary(warm)}, {"prefix: warm / cold, s": ratio}
+
+
+def measure_batch(subject: Subject) -> Figures:
+    turns = []
+    for _ in range(max(1, subject.runs // 2)):  # anew, as the last prompts are still known
+        process = Process(open_edgedc, subject)
+        turns.append(process(batch))
+        process.close()
+    figures = {name: summary([turn[name] for turn in turns]) for name in turns[0]}
+    ratios = {
+        f"batch: together / one at a time, {unit}": median([t[f"together {unit}"] / t[f"alone {unit}"] for t in turns])
+        for unit in ("tokens/s", "questions/s")
+    }
+    return figures, ratios
+
+
+def measure_memory(subject: Subject) -> Figures:
+    process = Process(open_edgedc, subject)
+    figures = process(memory)
+    process.close()
+    return {f"{name}, MB": round(value, 1) for name, value in figures.items()}, {
+        "memory: above file and KV cache, MB": figures["above"]
+    }
+
+
+# Each gives its figures, and its ratios by the names in LIMITS.
+MEASURES: dict[str, Callable[[Subject], Figures]] = {
+    "decode": measure_decoding,
+    "prefix": measure_prefix,
+    "batch": measure_batch,
+    "memory": measure_memory,
+    "onnx": measure_onnx,
+}
+
+
+def in_turns(contenders: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[Any]]:
+    """Each of them `runs` times: a, b, a, b. The first turn is not counted."""
+    made: dict[str, list[Any]] = {name: [] for name in contenders}
+    for turn in range(runs + 1):
+        for name, run in contenders.items():
+            value = run()
+            if turn:
+                made[name].append(value)
+    return made
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    named = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(value, 4) for name, value in named.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, help="a bundle to measure as well")
+    parser.add_argument("--quantization", default="q4_0", help="of the random model (default: q4_0)")
+    parser.add_argument("--threads", type=int, default=physical_cores(), help="default: the physical cores")
+    parser.add_argument("--runs", type=int, default=7, help="of each contender (default: 7)")
+    parser.add_argument("--tokens", type=int, default=64, help="of a reply (default: 64)")
+    parser.add_argument("--only", choices=MEASURES, action="append", help="repeatable; nothing is recorded")
+    args = parser.parse_args()
+    subjects = []
+    with tempfile.TemporaryDirectory() as scratch:
+        rest = (args.threads, args.runs, args.tokens)
+        folder, bundle = Path(scratch) / "model", Path(scratch) / "bundle"
+        make(folder, bundle, args.quantization)
+        subjects.append(
+            Subject(f"random 135M, {args.quantization}", bundle, next(bundle.glob("*.gguf")), folder, *rest)
+        )
+        if args.model:
+            choice = choose(args.model, engine="llamacpp")
+            assert choice.artifact is not None
+            name = f"{choice.manifest.name}, {choice.artifact.quantization}"
+            subjects.append(Subject(name, args.model, args.model / choice.artifact.path, None, *rest))
+        measured = {subject.name: measure(subject, args.only or list(MEASURES)) for subject in subjects}
+    result = {
+        "limits": LIMITS,
+        "runs": args.runs,
+        "threads": args.threads,
+        "reply_tokens": args.tokens,
+        "measured": measured,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "versions": {name: version(name) for name in ("edgedc", "llama-cpp-python", "numpy", "torch", "transformers")},
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
+    }
+    if not args.only:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def make(folder: Path, bundle: Path, quantization: str) -> None:
+    """The random model and its GGUF, by other processes: this one stays small."""
+    maker = get_context("spawn").Process(target=make_model, args=(folder,))
+    maker.start()
+    maker.join()
+    command = [sys.executable, "-m", "edgedc", "export", "--no-gate", "--quantization", quantization]
+    subprocess.run([*command, str(folder), str(bundle)], check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(subject: Subject, names: list[str]) -> dict[str, dict[str, Any]]:
+    figures: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
+    for name in names:
+        some, more = MEASURES[name](subject)
+        figures |= some
+        ratios |= more
+    print(f"{subject.name:50}{'median':>12}{'least':>12}{'most':>12}")
+    for name, figure in figures.items():
+        row = figure if isinstance(figure, dict) else {"median": figure}
+        print(f"  {name:48}" + "".join(f"{value:12.3f}" for value in row.values()))
+    for name, ratio in ratios.items():
+        print(f"  {name:48}{ratio:12.3f}  {' '.join(map(str, LIMITS[name]))}")
+    return {"figures": figures, "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""llama.cpp as edgedc runs it, llama.cpp alone, and transformers: each is opened in a process of its own.
+
+What is measured in decoding_speed.py for them, and how.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedc.backends.grammar import Admitted, ListGrammar
+from edgedc.prompts import decompose_messages
+from edgedc.tasks.microworld import problems
+
+if TYPE_CHECKING:
+    from decoding_speed import Subject
+
+PREMISE = "A shop sells pens in boxes of 8 and pencils in boxes of 12, and gives every tenth box away. " * 8
+
+_held: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class InItem(ListGrammar):
+    """The reply goes on in a subquestion, so that a model that knows of no lists is not asked for one's beginning."""
+
+    def begin(self) -> Admitted:
+        begun = super().begin().take("1. How")
+        assert begun is not None
+        return begun
+
+
+def open_edgedc(subject: "Subject") -> None:
+    from edgedc.backends.chat import raw_prompts
+    from edgedc.backends.llamacpp import LlamaCppBackend
+
+    chat = None if (subject.bundle / "chat_template.jinja").is_file() else raw_prompts(subject.bundle)
+    _held["backend"] = LlamaCppBackend(subject.gguf, chat=chat, threads=subject.threads)
+
+
+def decode_edgedc(subject: "Subject") -> float:
+    """Tokens/s from the first token to the last, held to a list."""
+    made = _held["backend"].complete(prompt_ids(), max_tokens=subject.tokens, grammar=InItem())
+    return (made.usage.output_tokens - 1) / (made.total_s - made.first_token_s)
+
+
+def prompt_ids() -> list[int]:
+    messages = decompose_messages("How many pens are there?", style="instruct-1", cap=5)
+    return _held["backend"].encode(messages)
+
+
+def prefix(subject: "Subject") -> tuple[float, float]:  # noqa: ARG001
+    """Seconds to the first token behind an instruction that is new, and behind the same one again."""
+    backend = _held["backend"]
+    ids = backend.encode(decompose_messages("How many?", PREMISE, style="instruct-1", cap=5))[:208]
+    backend.complete(ids[::-1], max_tokens=1)  # nothing in common
+    cold, warm = (backend.complete(ids, max_tokens=1) for _ in range(2))
+    assert (cold.usage.cached_tokens, warm.usage.cached_tokens) == (0, len(ids) - 1) or ids[0] == ids[-1]
+    return cold.first_token_s, warm.first_token_s
+
+
+def batch(subject: "Subject") -> dict[str, float]:
+    """Output tokens/s while all decode, and questions/s with their prompts: one at a time, and together."""
+    backend = _held["backend"]
+    asked = [decompose_messages(text, style="compact-1", cap=5) for text in questions(subject)]
+    figures = {}
+    ways: dict[str, Callable[[Any], list[Any]]] = {
+        "alone": lambda some: [backend.generate(m, max_tokens=subject.tokens) for m in some],
+        "together": lambda some: list(backend.generate_many(some, max_tokens=subject.tokens)),
+    }
+    for way, run in ways.items():
+        run(asked[:1])
+        same = run([asked[0]] * 16)
+        spans = [m.total_s - m.first_token_s for m in same]
+        tokens = sum(m.usage.output_tokens - 1 for m in same)
+        figures[f"{way} tokens/s"] = tokens / (sum(spans) if way == "alone" else max(spans))
+        start = time.perf_counter()
+        count = len(run(asked))
+        figures[f"{way} questions/s"] = count / (time.perf_counter() - start)
+    return figures
+
+
+def questions(subject: "Subject") -> list[str]:
+    """32 of them. The random model's small tokenizer would make three times the tokens of any but its own words."""
+    if not subject.source:
+        return [problem.question for problem in problems("test", 32)]
+    sentence = "How many pens and pencils does each of the {} children get?"
+    return [" ".join(sentence.format(first + k) for k in range(4)) for first in range(100, 132)]
+
+
+def memory(subject: "Subject") -> dict[str, float]:
+    """Peak resident MB of a process that has answered, and what of that are the file and the KV cache."""
+    backend = _held["backend"]
+    backend.complete(prompt_ids(), max_tokens=subject.tokens, grammar=InItem())
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+    from gguf import GGUFReader  # only now: it is no part of what is measured
+
+    fields = GGUFReader(subject.gguf).fields
+    arch = fields["general.architecture"].contents()
+    layers, heads = (fields[f"{arch}.{key}"].contents() for key in ("block_count", "attention.head_count_kv"))
+    size = fields[f"{arch}.embedding_length"].contents() // fields[f"{arch}.attention.head_count"].contents()
+    cache = backend._context.cells * layers * heads * size * 2 * 2 / 1e6  # keys and values, two bytes each
+    file = subject.gguf.stat().st_size / 1e6
+    return {"peak": peak, "file": file, "cache": cache, "above": peak - file - cache}
+
+
+def open_bare(subject: "Subject") -> None:
+    """llama.cpp with nothing around it, set as edgedc sets it."""
+    import llama_cpp
+
+    from edgedc.backends.llamacpp import model_params
+
+    model = llama_cpp.llama_model_load_from_file(str(subject.gguf).encode(), model_params())
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = 1024, 512, 512
+    params.n_threads = params.n_threads_batch = subject.threads
+    _held["context"] = llama_cpp.llama_init_from_model(model, params)
+    open_edgedc(subject)
+    _held["ids"] = prompt_ids()
+    _held.pop("backend").close()
+
+
+def decode_bare(subject: "Subject") -> float:
+    """Tokens/s of `llama_decode` alone, one token after the other: none is chosen, none is read."""
+    import llama_cpp
+
+    context, ids = _held["context"], _held["ids"]
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
+
+    def evaluate(tokens: list[int]) -> None:
+        array = (llama_cpp.llama_token * len(tokens))(*tokens)
+        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))):
+            raise SystemExit("llama_decode failed")
+        llama_cpp.llama_synchronize(context)
+
+    evaluate(ids)
+    start = time.perf_counter()
+    for k in range(subject.tokens - 1):
+        evaluate([300 + k])
+    return (subject.tokens - 1) / (time.perf_counter() - start)
+
+
+def open_transformers(subject: "Subject") -> None:
+    from edgedc.backends.transformers import TransformersBackend
+
+    assert subject.source is not None
+    _held["backend"] = TransformersBackend(subject.source, threads=subject.threads, dtype="bfloat16")
+
+
+def decode_transformers(subject: "Subject") -> float:
+    """Tokens/s of its own `generate`."""
+    import torch
+
+    model = _held["backend"]._model
+    given = torch.tensor([prompt_ids()])
+    seconds = []
+    for count in (1, subject.tokens):
+        start = time.perf_counter()
+        model.generate(given, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0)
+        seconds.append(time.perf_counter() - start)
+    return (subject.tokens - 1) / (seconds[1] - seconds[0])

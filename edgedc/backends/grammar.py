@@ -1,0 +1,89 @@
+"""The only texts that a decomposer may write where it is held to them, checked as they come.
+
+This is no mask over the vocabulary: a token is chosen as ever, its text is tried here, and only when it is refused are
+the next likeliest ones tried. So any engine can use it, and it costs microseconds a token.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+from edgedc.decomposition import NOT_NEEDED, parse
+
+_DIGIT = re.compile(r"\d")
+
+
+@dataclass(frozen=True)
+class ListGrammar:
+    """What `render` writes, one subquestion a line: `1. ...`, at most `cap` of them (None: no limit), or
+    `No decomposition`."""
+
+    cap: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.cap is not None and self.cap < 1:
+            raise ValueError(f"a list of at most {self.cap} subquestions: give at least 1, or None")
+
+    def begin(self) -> "Admitted":
+        return Admitted(self.cap)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A text that has been admitted so far; `take` gives the longer one.
+
+    `above` are its whole lines, `count` of them, and `line` the one that is being written. `finished`: it is whole, and
+    nothing may follow.
+    """
+
+    cap: int | None
+    above: str = ""
+    count: int = 0
+    line: str = ""
+    finished: bool = False
+
+    @property
+    def text(self) -> str:
+        """Without white space at its end, which belongs to what may follow."""
+        return "\n".join(filter(None, (self.above, self.line.rstrip(" "))))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text may end here. It is then never `unparsed`, and never has more than `cap` subquestions."""
+        whole = self.finished or self._is_item() or (self.count > 0 and not self.line)
+        return whole and ("\n" in self.text or parse(self.text).status != "unparsed")
+
+    def take(self, piece: str) -> "Admitted | None":
+        """The text with this behind it, up to where that finishes it; None where it is not admitted."""
+        now = self
+        for k, part in enumerate(piece.split("\n")):
+            if k:
+                last = now.count + 1 == now.cap
+                if not now._is_item() or (last and not now.complete):
+                    return None
+                now = replace(now, above=now.text, count=now.count + 1, line="", finished=last)
+            if now.finished:
+                return now
+            now = replace(now, line=now.line + part)
+            if not now.count and now.line.startswith(NOT_NEEDED):
+                return replace(now, line=NOT_NEEDED, finished=True)
+            if not now._may_stand():
+                return None
+        return now
+
+    @property
+    def _mark(self) -> str:
+        return f"{self.count + 1}. "
+
+    def _is_item(self) -> bool:
+        return len(self.line) > len(self._mark) and self.line.startswith(self._mark)
+
+    def _may_stand(self) -> bool:
+        """Whether the line that is being written begins one that `render` writes."""
+        if not self._is_item():
+            return self._mark.startswith(self.line) or (not self.count and NOT_NEEDED.startswith(self.line))
+        words = " ".join(self.line.split())
+        if self.line not in (words, words + " "):
+            return False
+        if self.count or self.cap is None or not _DIGIT.search(words, len(self._mark)):
+            return True
+        return len(parse(words).subquestions) <= self.cap  # a first line may read as a list by itself: 1. Who? 2. When?

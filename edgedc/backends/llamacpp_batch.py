@@ -1,0 +1,118 @@
+"""Many prompts at once: each in a sequence of its own, and in every step the next token of each of them."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from edgedc.backends.llamacpp_context import BATCH, SEQUENCES, LlamaContext, Part, common
+from edgedc.backends.reply import Reply
+from edgedc.errors import EdgedcError
+from edgedc.generation import Generation
+
+_AHEAD = 4 * SEQUENCES  # requests that may be taken before the first of them is answered
+_WORTH_WAITING = 8  # tokens: a prompt waits a step if one that is being evaluated shares so many more with it
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt, what becomes of it, and the cells that the two may need."""
+
+    ids: list[int]
+    reply: Reply
+    cells: int
+
+
+@dataclass
+class _Running:
+    """A request in its sequence: `reused` tokens of its prompt were known, and `left` are still to be evaluated."""
+
+    number: int
+    request: Request
+    reused: int
+    left: list[int]
+
+
+class Batch:
+    """Runs requests as they come; an error among them takes its place among the results."""
+
+    def __init__(self, context: LlamaContext, requests: Iterable[Request | EdgedcError]) -> None:
+        self._context, self._requests = context, enumerate(requests)
+        self._waiting: deque[tuple[int, Request]] = deque()
+        self._running: dict[int, _Running] = {}
+        self._done: dict[int, Generation | EdgedcError] = {}
+        self._taken = 0
+
+    def results(self) -> Iterator[Generation | EdgedcError]:
+        """In the order of the requests. Raises EdgedcError when llama.cpp fails."""
+        given = 0
+        try:
+            while True:
+                self._take(given + _AHEAD)
+                while given in self._done:
+                    yield self._done.pop(given)
+                    given += 1
+                self._start()
+                if self._running:
+                    self._step()
+                elif given == self._taken:
+                    return
+        finally:
+            for sequence in self._running:
+                self._context.release(sequence)
+
+    def _take(self, most: int) -> None:
+        while len(self._waiting) + len(self._running) < SEQUENCES and self._taken < most:
+            number, request = next(self._requests, (0, None))
+            if request is None:
+                return
+            self._taken += 1
+            if isinstance(request, Request):
+                self._waiting.append((number, request))
+            else:
+                self._done[number] = request
+
+    def _start(self) -> None:
+        """Give sequences to those that wait, in order, while there are cells for the next one."""
+        if not self._running:
+            self._context.make_room(sum(request.cells for _, request in self._waiting))
+        while self._waiting:
+            number, request = self._waiting[0]
+            if request.cells > self._context.free_cells() or self._would_share(request.ids):
+                return
+            self._waiting.popleft()
+            sequence = next(k for k in range(SEQUENCES) if k not in self._running)
+            reused = self._context.claim(sequence, request.ids, keep=len(request.ids) - 1, cells=request.cells)
+            self._running[sequence] = _Running(number, request, reused, request.ids[reused:])
+
+    def _would_share(self, ids: list[int]) -> bool:
+        """Whether a prompt that is being evaluated will save this one tokens: the first has what all have in common."""
+        known = self._context.shared(ids)
+        prompts = (run.request.ids for run in self._running.values() if len(run.left) > 1)
+        return any(common(prompt, ids) - known >= _WORTH_WAITING for prompt in prompts)
+
+    def _step(self) -> None:
+        parts, room = [], BATCH
+        for sequence, run in sorted(self._running.items(), key=lambda item: len(item[1].left)):
+            ids, run.left = run.left[:room], run.left[room:]
+            if ids:
+                parts.append(Part(sequence, ids, scored=0 if run.left else 1))
+                room -= len(ids)
+        self._context.evaluate(parts)
+        last = -1
+        for part in parts:
+            last += len(part.ids)
+            if part.scored:
+                self._go_on(part.sequence, last)
+
+    def _go_on(self, sequence: int, scored: int) -> None:
+        run = self._running[sequence]
+        try:
+            token = run.request.reply.take(self._context.scores(scored))
+            if token is not None:
+                run.left = [token]
+                return
+            self._done[run.number] = run.request.reply.generation(cached=run.reused)
+        except EdgedcError as error:
+            self._done[run.number] = error
+        del self._running[sequence]
+        self._context.release(sequence)

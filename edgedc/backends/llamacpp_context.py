@@ -1,0 +1,146 @@
+"""Token sequences and their keys and values in llama.cpp: one pool of cells, in which sequences share what they have
+in common."""
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+import numpy as np
+
+from edgedc.backends import llamacpp_log
+from edgedc.errors import EdgedcError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+SEQUENCES = 16  # more of them at once gained little where it was measured
+BATCH = 256  # tokens that are evaluated together, at most: more are no faster, and take more memory
+_STEP = 1024  # cells
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tokens to evaluate behind those that a sequence has, with the scores behind the last `scored` of them."""
+
+    sequence: int
+    ids: Sequence[int]
+    scored: int
+
+
+class LlamaContext:
+    """The sequences 0 to SEQUENCES - 1 of a model, as far as they have been evaluated.
+
+    Their cells are one pool (`kv_unified`): a beginning that sequences share is there once, without copying, and one
+    long sequence can have what many short ones leave. Memory is taken when `make_room` asks for it.
+    """
+
+    def __init__(self, model: Any, path: Path, threads: int, vocabulary: int, adapter: Any = None) -> None:
+        self._model, self._path, self._adapter = model, path, adapter
+        self._threads, self._vocabulary = threads, vocabulary
+        # What such models keep of a sequence is one state, which cannot go back or be shared in part
+        self._rewinds = not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
+        self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+        self._context: Any = None
+        self.cells = 0
+        self._known: list[list[int]] = []
+        self._claims: list[int] = []
+        self.forget()
+
+    def make_room(self, cells: int) -> None:
+        """Have at least this many cells; what was evaluated is lost when there were fewer."""
+        if self.cells >= cells:
+            return
+        self.forget()
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = -(-cells // _STEP) * _STEP
+        params.n_batch = params.n_ubatch = BATCH
+        params.n_seq_max, params.kv_unified = SEQUENCES, True
+        params.n_threads = params.n_threads_batch = self._threads
+        llamacpp_log.forget()
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise EdgedcError(
+                f"{self._path}: llama.cpp has no room for a context of {params.n_ctx} tokens: {llamacpp_log.said()}"
+            )
+        self.cells = params.n_ctx
+        if self._adapter:
+            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
+
+    def free_cells(self) -> int:
+        """Those that no sequence has claimed."""
+        return self.cells - sum(self._claims)
+
+    def shared(self, ids: Sequence[int]) -> int:
+        """How many of the first ids some sequence has evaluated."""
+        return max(common(known, ids) for known in self._known)
+
+    def claim(self, sequence: int, ids: Sequence[int], *, keep: int, cells: int) -> int:
+        """Give a sequence as many cells, and what is known of ids[:keep]; how many tokens that is.
+
+        The cells must be free; sequences that have claimed none lose what they hold where it is in the way.
+        """
+        memory = llama_cpp.llama_get_memory(self._context)
+        shared = [common(known, ids[:keep]) for known in self._known]
+        source = max(range(SEQUENCES), key=lambda k: (shared[k], k == sequence)) if self._rewinds else sequence
+        reused = shared[source] if self._rewinds else 0
+        if source == sequence:
+            llama_cpp.llama_memory_seq_rm(memory, sequence, reused if reused else -1, -1)
+        else:
+            llama_cpp.llama_memory_seq_rm(memory, sequence, -1, -1)
+            llama_cpp.llama_memory_seq_cp(memory, source, sequence, 0, reused)
+        self._known[sequence], self._claims[sequence] = list(ids[:reused]), cells
+        idle = [k for k in range(SEQUENCES) if not self._claims[k]]
+        if sum(len(self._known[k]) for k in idle) > self.free_cells():
+            for k in idle:
+                llama_cpp.llama_memory_seq_rm(memory, k, -1, -1)
+                self._known[k] = []
+        return reused
+
+    def release(self, sequence: int) -> None:
+        """Give up the claim; what was evaluated stays while there is room."""
+        self._claims[sequence] = 0
+
+    def evaluate(self, parts: Sequence[Part]) -> None:
+        """Take at most BATCH tokens in all into their sequences. Raises EdgedcError when llama.cpp fails."""
+        batch, n = self._batch, 0
+        for part in parts:
+            at, unscored = len(self._known[part.sequence]), len(part.ids) - part.scored
+            for k, token in enumerate(part.ids):
+                batch.token[n], batch.pos[n], batch.logits[n] = token, at + k, k >= unscored
+                batch.n_seq_id[n], batch.seq_id[n][0] = 1, part.sequence
+                n += 1
+        batch.n_tokens = n
+        llamacpp_log.forget()
+        code = llama_cpp.llama_decode(self._context, batch)
+        if code:
+            self.forget()
+            raise EdgedcError(f"{self._path}: llama.cpp failed while decoding (code {code}): {llamacpp_log.said()}")
+        for part in parts:
+            self._known[part.sequence] += part.ids
+
+    def scores(self, token: int) -> "npt.NDArray[np.float32]":
+        """Behind a scored token of the last evaluation, by its place there: (vocabulary,), good until the next one."""
+        pointer = llama_cpp.llama_get_logits_ith(self._context, token)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+
+    def close(self) -> None:
+        self.forget()
+        llama_cpp.llama_batch_free(self._batch)
+
+    def forget(self) -> None:
+        """Everything that was evaluated, and its memory."""
+        if self._context:
+            llama_cpp.llama_free(self._context)
+        self._context, self.cells = None, 0
+        self._known, self._claims = [[] for _ in range(SEQUENCES)], [0] * SEQUENCES
+
+
+def common(known: Sequence[int], ids: Sequence[int]) -> int:
+    """How many tokens at their beginnings are the same."""
+    pairs = zip(known, ids, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
