@@ -10,6 +10,12 @@ Status = Literal["decomposed", "not_needed", "unparsed"]
 
 NOT_NEEDED = "No decomposition"
 
+# What is taken from any model, however it came to say more: so many subquestions, of so many characters each.
+MOST = 32
+LONGEST = 1000
+
+# Control characters, bidirectional overrides and isolates, line and paragraph separators.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 _REFERENCE = re.compile(r"#([1-9][0-9]?)\b")
 
 # "No decomposition", in quotes or bold, with "is needed" or a reason behind it, on the first line. A bracket before it
@@ -53,8 +59,8 @@ class Decomposition:
 def decomposition_of(texts: Iterable[str], raw: str = "") -> Decomposition:
     """A decomposition from its subquestions' texts; none of them, or `No decomposition` alone: none are needed.
 
-    White space within a text becomes single spaces, a text wholly in bold loses its `**`, and empty texts are dropped.
-    So each subquestion is one line.
+    White space and control characters within a text become single spaces, a text wholly in bold loses its `**`, and
+    empty texts are dropped. So each subquestion is one line.
     """
     lines = [line for line in map(_one_line, texts) if line]
     if not lines or (len(lines) == 1 and _NOTHING.match(lines[0])):
@@ -70,7 +76,8 @@ def decomposition_of(texts: Iterable[str], raw: str = "") -> Decomposition:
 def fill(subquestion: Subquestion, answers: Sequence[str]) -> str:
     """The subquestion's text with every `#k` that it needs replaced by the k-th answer.
 
-    A reference to an answer that is not there, or is empty, stays as it is.
+    A reference to an answer that is not there, or is empty, stays as it is. So do all of them where the text would
+    become longer than LONGEST: answers are a model's words too.
     """
 
     def answer(reference: re.Match[str]) -> str:
@@ -78,7 +85,22 @@ def fill(subquestion: Subquestion, answers: Sequence[str]) -> str:
         known = answers[k - 1] if k in subquestion.needs and k <= len(answers) else ""
         return known or reference[0]
 
-    return _REFERENCE.sub(answer, subquestion.text)
+    text = _REFERENCE.sub(answer, subquestion.text)
+    return text if len(text) <= LONGEST else subquestion.text
+
+
+def prerequisites(decomposition: Decomposition) -> list[tuple[int, ...]]:
+    """For each subquestion the numbers of those that are to be answered before it, directly or through others.
+
+    What a subquestion refers to, it depends on. Where not one of them refers to another, that says nothing: they may
+    lean on one another in words ("then", "the rest"), and each comes after all before it.
+    """
+    told = any(subquestion.needs for subquestion in decomposition.subquestions)
+    before: list[tuple[int, ...]] = []
+    for number, subquestion in enumerate(decomposition.subquestions, start=1):
+        needs = set(subquestion.needs) if told else set(range(1, number))
+        before.append(tuple(sorted(needs.union(*(before[k - 1] for k in needs)))))
+    return before
 
 
 def render(decomposition: Decomposition) -> str:
@@ -123,8 +145,13 @@ _Q_AGAIN = re.compile(r" ?q\d{1,2} ?[:.)] ?", re.IGNORECASE)
 _JSON_START = re.compile(r"\A(?=[\[{])|```(?:json)?\s*(?=[\[{])|:\s*(?=\[\s*[\"{])", re.IGNORECASE)
 
 
+def _plain(text: str) -> str:
+    """White space and what steers a terminal (Unicode's Cc, and marks that turn or hide text) become single spaces."""
+    return " ".join(_STEERING.sub(" ", text).split())
+
+
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = _plain(text)
     inside = line[2:-2]
     if inside and line.startswith("**") and line.endswith("**") and "**" not in inside:
         return inside.strip()
@@ -137,7 +164,7 @@ def _canonical(raw: str) -> list[str] | None:
     for number, line in enumerate(raw.split("\n"), start=1):
         mark = f"{number}. "
         text = line.removeprefix(mark)
-        if not line.startswith(mark) or not text or text != " ".join(text.split()):
+        if not line.startswith(mark) or not text or text != _plain(text):
             return None
         texts.append(text)
     return texts if len(texts) > 1 or not _from_one_line(raw) else None

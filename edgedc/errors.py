@@ -10,6 +10,7 @@ EdgedcError                 1   something failed
     ├── SolverUnreachable       no connection, or it broke
     ├── SolverTimeout           no answer in time
     └── SolverReply             an answer that is an error or not the protocol
+        └── SolverRefused       ... and no later call would fare better
 
 The message is one line: it names the input, what is wrong, and what to do about it. Anything else that is raised is a
 bug and keeps its traceback.
@@ -43,6 +44,7 @@ class BudgetError(EdgedcError):
 
 class SolverError(EdgedcError):
     cost = 0.0  # US dollars booked for attempts that the server may charge for
+    bytes_sent = 0  # that left this device for attempts that came to nothing
 
 
 class SolverUnreachable(SolverError):
@@ -54,4 +56,8 @@ class SolverTimeout(SolverError):
 
 
 class SolverReply(SolverError):
+    pass
+
+
+class SolverRefused(SolverReply):
     pass

@@ -4,10 +4,10 @@ import json
 import math
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from edgedc.errors import BudgetError, InputError
 
@@ -103,30 +103,82 @@ def load_prices(path: Path | None = None) -> dict[str, Price]:
 
 
 def find_price(model: str, path: Path | None = None) -> Price:
-    """Raises InputError for a model without a price: a missing price is never taken for 0."""
-    prices = load_prices(path)
-    if model not in prices:
-        raise InputError(
-            f"no price is known for {model!r}: name a model of the table with --price-as, or give --prices FILE"
-        )
-    return prices[model]
+    """The model's price in a table: in the file, or else in edgedc's own, litellm's or genai-prices', where installed.
+
+    Raises InputError for a model without a price: a missing price is never taken for 0.
+    """
+    if price := load_prices(path).get(model):
+        return price
+    if path is None:
+        from edgedc.installed_prices import installed_price
+
+        if price := installed_price(model):
+            return price
+    where = f"in {path}" if path else "in edgedc's table, nor in litellm's or genai-prices' where they are installed"
+    raise InputError(
+        f"no price is known for {model!r} {where}: name a model of the table with --price-as, or give --prices FILE"
+    )
 
 
-@dataclass
-class _Account:
-    """US dollars; shared by the budgets that have one ceiling."""
+@dataclass(frozen=True)
+class Hold:
+    """What an account has set aside for a call: its worst case in US dollars, and the account's number for it."""
 
-    spent: float = 0.0
-    reserved: float = 0.0
-    calls: int = 0  # that hold a reservation
-    settled: threading.Condition = field(default_factory=threading.Condition)
+    worst: float
+    number: int = 0
+
+
+class Account(Protocol):
+    """Money that several callers draw on, in US dollars: Purse in memory, or edgedc.spending's file."""
+
+    @property
+    def spent(self) -> float: ...
+
+    @property
+    def reserved(self) -> float: ...
+
+    def hold(self, worst: float, *, wait: bool) -> Hold:
+        """Set money aside. Raises BudgetError where a ceiling does not allow it; see Budget.reserve."""
+
+    def settle(self, hold: Hold, cost: float) -> None:
+        """Give a reservation back and book what the call cost."""
+
+
+class Purse:
+    """An account in this process's memory, for any number of threads, with one ceiling."""
+
+    def __init__(self, ceiling: float, spent: float = 0.0) -> None:
+        self.ceiling, self.spent, self.reserved = ceiling, spent, 0.0
+        self._calls = 0  # that hold a reservation
+        self._settled = threading.Condition()
+
+    def hold(self, worst: float, *, wait: bool) -> Hold:
+        with self._settled:
+            while self.spent + self.reserved + worst > self.ceiling:
+                if not wait or not self._calls or self.spent + worst > self.ceiling:
+                    raise BudgetError(
+                        f"the next call could cost ${worst:.6f}, and ${self.spent:.6f} of --max-cost "
+                        f"${self.ceiling:.6f} is spent: raise --max-cost or lower --max-tokens"
+                    )
+                self._settled.wait()
+            self.reserved += worst
+            self._calls += 1
+        return Hold(worst)
+
+    def settle(self, hold: Hold, cost: float) -> None:
+        with self._settled:
+            self._calls -= 1
+            self.reserved = self.reserved - hold.worst if self._calls else 0.0  # sums of floats leave crumbs
+            self.spent += cost
+            self._settled.notify_all()
 
 
 class Budget:
-    """A ceiling in US dollars. Every call reserves its worst case first, then settles what it really cost.
+    """What calls of one model are paid from. Every call reserves its worst case first, then settles what it cost.
 
-    Threads may share one. `spent` is what has been spent before; with math.inf as the ceiling, calls are only booked.
-    Raises InputError for a ceiling that is not a number above 0.
+    Made with a ceiling in US dollars, it has a Purse of its own; `spent` is what has been spent before, and with
+    math.inf as the ceiling calls are only booked. `Budget.on(account, price)` draws on any other account. Raises
+    InputError for a ceiling that is not a number above 0.
     """
 
     def __init__(self, ceiling: float, price: Price, *, spent: float = 0.0) -> None:
@@ -134,7 +186,14 @@ class Budget:
             raise InputError(f"--max-cost {ceiling}: give US dollars, more than 0")
         self.ceiling = ceiling
         self.price = price
-        self._account = _Account(spent)
+        self._account: Account = Purse(ceiling, spent)
+
+    @classmethod
+    def on(cls, account: Account, price: Price) -> "Budget":
+        """Draw on an account that has its own ceilings."""
+        made = cls(math.inf, price)
+        made._account = account
+        return made
 
     @property
     def spent(self) -> float:
@@ -145,10 +204,10 @@ class Budget:
         return self._account.reserved
 
     def at(self, price: Price) -> "Budget":
-        """The same ceiling and the same spending, for calls of a model with another price."""
-        other = Budget(self.ceiling, price)
-        other._account = self._account
-        return other
+        """The same account, for calls of a model with another price."""
+        made = Budget(self.ceiling, price)
+        made._account = self._account
+        return made
 
     def part(self, share: float) -> "Budget":
         """A budget apart, with this share of what is left, for a worker that cannot see what the others spend."""
@@ -156,31 +215,14 @@ class Budget:
         spent = self.spent if share == 1 or math.isinf(left) else self.ceiling - share * left
         return Budget(self.ceiling, self.price, spent=spent)
 
-    def reserve(self, input_tokens: int, max_tokens: int, *, wait: bool = False) -> float:
-        """Set the worst case of a call aside. Raises BudgetError when the ceiling does not allow it.
+    def reserve(self, input_tokens: int, max_tokens: int, *, wait: bool = False) -> Hold:
+        """Set the worst case of a call aside. Raises BudgetError when a ceiling does not allow it.
 
-        `wait`: where only the reservations of other threads' calls stand in the way, wait for those to be settled. For
-        callers that hold no reservation themselves.
+        `wait`: where only the reservations of other calls stand in the way, wait for those to be settled. For callers
+        that hold no reservation themselves.
         """
-        worst = self.price.cost(Usage(input_tokens, max_tokens))
-        account = self._account
-        with account.settled:
-            while account.spent + account.reserved + worst > self.ceiling:
-                if not wait or not account.calls or account.spent + worst > self.ceiling:
-                    raise BudgetError(
-                        f"the next call could cost ${worst:.6f}, and ${self.spent:.6f} of --max-cost "
-                        f"${self.ceiling:.6f} is spent: raise --max-cost or lower --max-tokens"
-                    )
-                account.settled.wait()
-            account.reserved += worst
-            account.calls += 1
-        return worst
+        return self._account.hold(self.price.cost(Usage(input_tokens, max_tokens)), wait=wait)
 
-    def settle(self, worst: float, cost: float) -> None:
+    def settle(self, hold: Hold, cost: float) -> None:
         """Give a reservation back and book what the call cost."""
-        account = self._account
-        with account.settled:
-            account.calls -= 1
-            account.reserved = account.reserved - worst if account.calls else 0.0  # sums of floats leave crumbs
-            account.spent += cost
-            account.settled.notify_all()
+        self._account.settle(hold, cost)

@@ -1,217 +1,232 @@
 """From a question to an answer: at once, by the solver's own reasoning, or by way of a decomposition."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import get_args
 
-from edgedc.decomposition import Decomposition, fill, parse
-from edgedc.errors import InputError
+from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, begun_from, failed_stage, in_order
+from edgedc.decomposer import REFUSALS, Decomposer, Generate, Where, decompose, read_reply, remark
+from edgedc.decomposition import Decomposition, fill, prerequisites
+from edgedc.errors import InputError, SolverError, SolverRefused
 from edgedc.generation import Generation, Message, Solver
-from edgedc.ledger import Price, Usage, total_usage
-from edgedc.prompts import (
-    MAX_SUBQUESTIONS,
-    MAX_TOKENS_DECOMPOSE,
-    MAX_TOKENS_SOLVE,
-    Style,
-    decompose_messages,
-    final_answer,
-    solve_messages,
-    step_messages,
-)
+from edgedc.prompts import MAX_TOKENS_SOLVE, final_answer, solve_messages, step_messages
+from edgedc.steps import run_steps
 
-Mode = Literal["single-stage", "cot", "static", "interactive"]
+__all__ = [
+    "ASKED",
+    "FAILED",
+    "MODES",
+    "REFUSALS",
+    "Answer",
+    "Asked",
+    "Begun",
+    "Decomposer",
+    "Generate",
+    "Mode",
+    "Stage",
+    "Where",
+    "answer",
+    "begun_from",
+    "decompose",
+    "read_reply",
+    "remark",
+]
+
 MODES: tuple[Mode, ...] = get_args(Mode)
-Where = Literal["local", "remote"]
+ASKED: tuple[Asked, ...] = get_args(Asked)
 
-# finish_reason of a reply that the model, or a filter between it and us, would not give
-REFUSALS = ("content_filter", "refusal")
-
-
-class Generate(Protocol):
-    """A Backend's `generate` or a Solver's `solve`."""
-
-    def __call__(self, messages: Sequence[Message], *, max_tokens: int) -> Generation: ...
-
-
-@dataclass(frozen=True)
-class Decomposer:
-    """Whoever breaks questions down, with the prompt style it knows and the most subquestions it is asked for."""
-
-    name: str
-    where: Where
-    generate: Generate
-    style: Style
-    cap: int | None = MAX_SUBQUESTIONS
-    max_tokens: int = MAX_TOKENS_DECOMPOSE
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One call: `decompose`, `solve`, `step 1`, `step 2`, ..."""
-
-    name: str
-    where: Where
-    generation: Generation
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came out, and by which calls.
-
-    `text` is the solver's last reply and `final` the answer in it. `mode` is what really happened; where that is not
-    what was asked for, or a reply was cut, `notes` says why. `decomposition` is None where nobody was asked for one.
-    """
-
-    text: str
-    final: str
-    mode: Mode
-    decomposition: Decomposition | None
-    stages: tuple[Stage, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        """The calls follow one another, so this is what a person waits."""
-        return sum(stage.generation.total_s for stage in self.stages)
-
-    @property
-    def bytes_sent(self) -> int:
-        """What left this device."""
-        return sum(stage.generation.bytes_sent for stage in self.stages)
-
-    def usage(self, where: Where | None = None) -> Usage:
-        """Tokens of the local calls, of the remote ones, or of all."""
-        return total_usage(stage.generation.usage for stage in self.stages if where in (None, stage.where))
-
-    def cost(self, solver: Price, decomposer: Price | None = None) -> float:
-        """US dollars of the remote calls. A remote decomposition needs its own price; a local one has none."""
-        total = 0.0
-        for stage in self.stages:
-            if stage.where == "local":
-                continue
-            price = decomposer if stage.name == "decompose" else solver
-            if price is None:
-                raise ValueError("the decomposition was remote: its cost needs the decomposer's price")
-            total += price.cost(stage.generation.usage)
-        return total
-
-
-def decompose(decomposer: Decomposer, question: str, premise: str = "") -> tuple[Decomposition, Generation]:
-    """Ask for a decomposition and read it.
-
-    Raises InputError for an empty question and whatever the decomposer raises.
-    """
-    if not question.strip():
-        raise InputError("the question is empty: give one to decompose")
-    messages = decompose_messages(question, premise, style=decomposer.style, cap=decomposer.cap)
-    generation = decomposer.generate(messages, max_tokens=decomposer.max_tokens)
-    return read_reply(generation), generation
-
-
-def read_reply(generation: Generation) -> Decomposition:
-    """The decomposition in a reply. One that was cut off or refused is `unparsed`: the rest of it is unknown."""
-    if generation.finish_reason in ("length", *REFUSALS):
-        return Decomposition((), "unparsed", generation.text)
-    return parse(generation.text)
-
-
-def remark(decomposer: Decomposer, decomposition: Decomposition, generation: Generation) -> str:
-    """What a reader should know about a decomposition, in a line; "" when all is well.
-
-    Subquestions beyond the cap are kept and pointed out here, never cut.
-    """
-    if generation.finish_reason == "length":
-        return f"the decomposition was cut at {decomposer.max_tokens} tokens"
-    if decomposition.status == "unparsed":
-        return f"no subquestions could be read from the decomposer's reply {generation.text[:80]!r}"
-    if decomposition.exceeds(decomposer.cap):
-        return f"{len(decomposition.subquestions)} subquestions, more than the {decomposer.cap} that were asked for"
-    return ""
+# Hears (stage, piece of text) as replies come. Never two at a time, from any thread; steps that are asked at the same
+# time come mixed. What it raises ends the answer.
+OnPiece = Callable[[str, str], None]
+# Hears each call as it ends, failed ones too, with all that there is by then: for whoever wants to keep it.
+OnStage = Callable[[Stage, Begun], None]
 
 
 def answer(
     question: str,
     premise: str = "",
     *,
-    mode: Mode,
+    mode: Asked,
     solver: Solver,
     decomposer: Decomposer | None = None,
     max_tokens: int = MAX_TOKENS_SOLVE,
+    begun: Begun | None = None,
+    on_piece: OnPiece | None = None,
+    on_stage: OnStage | None = None,
 ) -> Answer:
-    """Answer a question in one of MODES; `static` and `interactive` need a decomposer, the others ask none.
+    """Answer a question in one of ASKED, or go on from what was `begun`, whose mode counts then.
 
-    Where no decomposition is needed, or none could be read, the solver reasons by itself: the mode becomes `cot` and a
-    note says so. `max_tokens` is the limit of each of the solver's replies. Raises InputError for an empty question
-    and whatever the decomposer and the solver raise.
+    `auto`, `static` and `interactive` need a decomposer, unless the decomposition is there already. `auto` is `static`,
+    and `single-stage` where no decomposition is needed. In the other two the solver then reasons by itself (`cot`), as
+    it does in all three where no decomposition could be read; a note says so. `max_tokens` is the limit of each of the
+    solver's replies.
+
+    When a model elsewhere cannot be reached, does not answer in time or breaks off, retries included, the answer is
+    partial. Raises SolverRefused where no retry would help, BudgetError, InputError for an empty question, and what a
+    local decomposer raises; `on_stage` has heard what came before that.
     """
     if not question.strip():
         raise InputError("the question is empty: give one to answer")
-    if mode in ("single-stage", "cot"):
-        return _ask_whole(question, premise, mode, solver, max_tokens, None)
-    if decomposer is None:
-        raise ValueError(f"mode {mode} needs a decomposer")
-    decomposition, generation = decompose(decomposer, question, premise)
-    stage = Stage("decompose", decomposer.where, generation)
-    said = remark(decomposer, decomposition, generation)
-    notes = [said] if said else []
-    if decomposition.status != "decomposed":
-        why = "no decomposition is needed" if decomposition.status == "not_needed" else "there is no decomposition"
-        notes.append(f"{why}: asked in mode cot instead of {mode}")
-        mode = "cot"
-    if mode == "interactive":
-        return _ask_steps(question, premise, solver, max_tokens, decomposition, stage, notes)
-    return _ask_whole(question, premise, mode, solver, max_tokens, decomposition, stage, notes)
+    work = _Work(question, premise, solver, max_tokens, begun or Begun(mode), on_piece, on_stage)
+    work.decompose(decomposer)
+    if not work.failure:
+        work.solve()
+    return work.finish()
 
 
-def _ask_whole(
-    question: str,
-    premise: str,
-    mode: Literal["single-stage", "cot", "static"],
-    solver: Solver,
-    max_tokens: int,
-    decomposition: Decomposition | None,
-    before: Stage | None = None,
-    notes: Sequence[str] = (),
-) -> Answer:
-    """One call of the solver for the whole question."""
-    given = decomposition if mode == "static" else None
-    messages = solve_messages(question, premise, mode=mode, decomposition=given)
-    stage = Stage("solve", "remote", solver.solve(messages, max_tokens=max_tokens))
-    return _finish(mode, decomposition, [before, stage] if before else [stage], notes, max_tokens)
+class _Work:
+    """One sitting at a question, and what it has come to so far."""
+
+    def __init__(
+        self,
+        question: str,
+        premise: str,
+        solver: Solver,
+        max_tokens: int,
+        begun: Begun,
+        on_piece: OnPiece | None,
+        on_stage: OnStage | None,
+    ) -> None:
+        self.failure: SolverError | None = None
+        self._question, self._premise, self._solver, self._max_tokens = question, premise, solver, max_tokens
+        self._before, self._started = begun.seconds, time.monotonic()
+        self._mode, self._stages, self._notes = begun.mode, list(begun.stages), list(begun.notes)
+        self._on_piece, self._on_stage = on_piece, on_stage
+        self._speaking = threading.Lock()
+
+    @property
+    def begun(self) -> Begun:
+        return Begun(self._mode, in_order(self._stages), tuple(self._notes), self._now())
+
+    def _now(self) -> float:
+        """Seconds of waiting."""
+        return self._before + time.monotonic() - self._started
+
+    def decompose(self, decomposer: Decomposer | None) -> None:
+        """Get the decomposition where the mode needs one and there is none, and settle the mode."""
+        if self._mode in ("single-stage", "cot"):
+            return
+        stage = None
+        if not self.begun.decomposition:
+            if decomposer is None:
+                raise ValueError(f"mode {self._mode} needs a decomposer")
+            stage = self._call(
+                "decompose",
+                decomposer.where,
+                lambda **heard: decompose(decomposer, self._question, self._premise, **heard)[1],
+            )
+            self._stages.append(stage)
+        if decomposition := self.begun.decomposition:
+            if stage and decomposer and (said := remark(decomposer, decomposition, stage.generation)):
+                self._notes.append(said)
+            self._settle(decomposition)
+        if stage:
+            self._tell(stage)
+
+    def _settle(self, decomposition: Decomposition) -> None:
+        """The mode that the decomposition leads to."""
+        asked = self._mode
+        if decomposition.status == "decomposed":
+            self._mode = "static" if asked == "auto" else asked
+            return
+        needless = decomposition.status == "not_needed"
+        self._mode = "single-stage" if asked == "auto" and needless else "cot"
+        why = "no decomposition is needed" if needless else "there is no decomposition"
+        self._notes.append(f"{why}: asked in mode {self._mode} instead of {asked}")
+
+    def solve(self) -> None:
+        """Ask what has not been answered yet; `failure` says what came between."""
+        begun = self.begun
+        if begun.solution:
+            return
+        if begun.mode == "interactive" and begun.decomposition:
+            before = prerequisites(begun.decomposition)
+            run_steps(before, set(begun.solved), partial(self._step, begun.decomposition, before), self._kept)
+            if self.failure:
+                return
+            solved = self._solved(begun.decomposition, range(1, len(before) + 1))
+            messages = step_messages(self._question, self._premise, solved=solved, subquestion=None)
+        else:
+            assert begun.mode in ("single-stage", "cot", "static")
+            given = begun.decomposition if begun.mode == "static" else None
+            messages = solve_messages(self._question, self._premise, mode=begun.mode, decomposition=given)
+        self._kept(0, self._ask("solve", messages))
+
+    def _step(self, decomposition: Decomposition, before: Sequence[Sequence[int]], number: int) -> Stage:
+        """In a thread of its own."""
+        known = self.begun.solved
+        asked = _filled(decomposition, number, known)
+        solved = self._solved(decomposition, before[number - 1])
+        messages = step_messages(self._question, self._premise, solved=solved, subquestion=asked)
+        return self._ask(f"step {number}", messages)
+
+    def _solved(self, decomposition: Decomposition, numbers: Sequence[int]) -> list[tuple[str, str]]:
+        known = self.begun.solved
+        return [(_filled(decomposition, k, known), known[k]) for k in numbers]
+
+    def _ask(self, name: str, messages: Sequence[Message]) -> Stage:
+        solve = partial(self._solver.solve, messages, max_tokens=self._max_tokens)
+        return self._call(name, "remote", solve)
+
+    def _call(self, name: str, where: Where, ask: Callable[..., Generation]) -> Stage:
+        """In any thread. A call that may go better at another time is a failed stage; what else it raises is raised."""
+        started = self._now()
+        try:
+            made = ask(on_text=partial(self._hear, name)) if self._on_piece else ask()
+        except SolverRefused:
+            raise
+        except SolverError as error:
+            self.failure = error
+            return failed_stage(name, where, error, self._now() - started, started)
+        return Stage(name, where, made, started)
+
+    def _hear(self, name: str, piece: str) -> None:
+        with self._speaking:
+            assert self._on_piece
+            self._on_piece(name, piece)
+
+    def _kept(self, _: int, stage: Stage) -> bool:
+        self._stages.append(stage)
+        self._tell(stage)
+        return not stage.failed
+
+    def _tell(self, stage: Stage) -> None:
+        if self._on_stage:
+            self._on_stage(stage, self.begun)
+
+    def finish(self) -> Answer:
+        begun = self.begun
+        text = begun.solution.text if begun.solution else ""
+        final = final_answer(text)
+        notes = [*begun.notes, *_remarks(begun, self._max_tokens)]
+        if begun.solution and not final:
+            notes.append("the solver gave no answer")
+        mode: Mode = "static" if begun.mode == "auto" else begun.mode
+        made = begun.decomposition
+        return Answer(text, final, mode, made, begun.stages, begun, begun.seconds, tuple(notes), self.failure)
 
 
-def _ask_steps(
-    question: str,
-    premise: str,
-    solver: Solver,
-    max_tokens: int,
-    decomposition: Decomposition,
-    before: Stage,
-    notes: Sequence[str],
-) -> Answer:
-    """One call per subquestion, with `#k` replaced by what was answered before, then one for the question itself."""
-    stages = [before]
-    solved: list[tuple[str, str]] = []
-    for number, subquestion in enumerate(decomposition.subquestions, start=1):
-        asked = fill(subquestion, [known for _, known in solved])
-        messages = step_messages(question, premise, solved=solved, subquestion=asked)
-        generation = solver.solve(messages, max_tokens=max_tokens)
-        solved.append((asked, final_answer(generation.text)))
-        stages.append(Stage(f"step {number}", "remote", generation))
-    messages = step_messages(question, premise, solved=solved, subquestion=None)
-    stages.append(Stage("solve", "remote", solver.solve(messages, max_tokens=max_tokens)))
-    return _finish("interactive", decomposition, stages, notes, max_tokens)
+def _filled(decomposition: Decomposition, number: int, known: dict[int, str]) -> str:
+    answers = [known.get(k, "") for k in range(1, number)]
+    return fill(decomposition.subquestions[number - 1], answers)
 
 
-def _finish(
-    mode: Mode, decomposition: Decomposition | None, stages: Sequence[Stage], notes: Sequence[str], max_tokens: int
-) -> Answer:
-    text = stages[-1].generation.text
-    final = final_answer(text)
-    notes = list(notes)
-    for stage in stages:
-        if stage.name != "decompose" and stage.generation.finish_reason == "length":
+def _remarks(begun: Begun, max_tokens: int) -> list[str]:
+    """What a reader should know about the solver's replies."""
+    notes = []
+    for stage in begun.stages:
+        reason = stage.generation.finish_reason
+        if stage.name == "decompose":
+            continue
+        if reason == "length":
             notes.append(f"the solver's reply ({stage.name}) was cut at {max_tokens} tokens")
-    if not final:
-        notes.append("the solver gave no answer")
-    return Answer(text, final, mode, decomposition, tuple(stages), tuple(notes))
+        elif reason in REFUSALS:
+            notes.append(f"the solver would not answer ({stage.name}: {reason})")
+    if begun.mode == "interactive" and begun.decomposition:
+        for number, subquestion in enumerate(begun.decomposition.subquestions, start=1):
+            same = _filled(begun.decomposition, number, begun.solved) == subquestion.text
+            if number in begun.solved and subquestion.needs and same:
+                notes.append(f"step {number} was asked as it stands: an answer that it needs is empty or too long")
+    return notes

@@ -1,5 +1,6 @@
 """The OpenAI client against servers that are wrong, over a real socket."""
 
+import itertools
 import json
 import socket
 import threading
@@ -12,11 +13,15 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgedc.errors import BudgetError, InputError, SolverError, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.ledger import Budget, Price, Usage
+from edgedc.solvers.failures import Failed
 from edgedc.solvers.openai import OpenAISolver, open_solver
 from edgedc.solvers.scripted import ScriptedSolver
+from edgedc.solvers.speech import Speech
 
 KEY = "sk-very-secret-0123456789"
 ASKED = [{"role": "user", "content": "How many?"}]
@@ -169,6 +174,22 @@ def test_reasoning_counts_as_the_first_token_and_not_as_text() -> None:
     assert reply.total_s - reply.first_token_s > 0.2
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_reasoning_is_counted_and_stays_out_of_the_text(name: str) -> None:
+    thought = delta(**{name: "Let me think about eggs."})
+    details = {"completion_tokens_details": {"reasoning_tokens": 30}}
+    inside = {"prompt_tokens": 20, "completion_tokens": 35, "total_tokens": 55, **details}
+    apart = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 55, **details}
+    for usage in (inside, apart):  # some servers leave it out of the completion, and have it in the total
+        act = sse(thought, delta(content="7"), delta("stop"), {"choices": [], "usage": usage}, "[DONE]")
+        with server(act) as made, solver_at(made.url) as solver:
+            reply = solver.solve(ASKED, max_tokens=10)
+        assert (reply.text, reply.usage, reply.reasoning_tokens) == ("7", Usage(20, 35, source="server"), 30)
+    with server(sse(thought, delta(content="7"), delta("stop"), "[DONE]")) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert (reply.usage.source, reply.reasoning_tokens, reply.usage.output_tokens) == ("estimate", 6, 7)
+
+
 def test_a_server_that_does_not_stream_is_understood() -> None:
     choice = {"message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], "usage": USAGE}).encode()
@@ -248,6 +269,42 @@ def test_a_key_that_the_model_repeats_is_not_in_its_text() -> None:
         assert solver.solve(ASKED, max_tokens=10).text == "It is ***."
 
 
+def test_a_word_that_servers_without_keys_are_given_may_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEDC_API_KEY", "none")
+    with server(sse(delta(content="There are none."), delta("stop"), "[DONE]")) as made:
+        solver = open_solver("m", made.url)
+        assert solver.solve(ASKED, max_tokens=10).text == "There are none."
+        solver.close()
+
+
+@given(st.text(), st.data())
+def test_however_a_text_is_cut_whole_characters_are_heard_and_never_the_key(text: str, data: st.DataObject) -> None:
+    said = text.replace("!", KEY).encode("utf-16-le", "surrogatepass")
+    units = [said[k : k + 2].decode("utf-16-le", "surrogatepass") for k in range(0, len(said), 2)]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(units)), max_size=8)))
+    heard: list[str] = []
+    speech = Speech(heard.append, [KEY])
+    for start, end in itertools.pairwise([0, *cuts, len(units)]):
+        speech.add("".join(units[start:end]))
+    whole = speech.end()
+    assert "".join(heard) == whole == text.replace("!", "***")
+
+
+def test_pieces_are_heard_as_they_come() -> None:
+    heard: list[tuple[float, str]] = []
+
+    def slowly(connection: socket.socket) -> None:
+        middle = GOOD.index(b"data:", GOOD.index(b"data:") + 1)
+        connection.sendall(GOOD[:middle])
+        time.sleep(0.4)
+        connection.sendall(GOOD[middle:])
+
+    with server(slowly) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=10, on_text=lambda text: heard.append((time.monotonic(), text)))
+    assert "".join(text for _, text in heard) == reply.text == "The answer is: 7"
+    assert heard[-1][0] - heard[0][0] > 0.3
+
+
 def test_retries_are_bounded() -> None:
     again = error("429 Too Many Requests", "slow down", "Retry-After: 0")
     assert "after 3 attempts" in failure(again, again, again, kind=SolverReply, retries=2)
@@ -257,6 +314,41 @@ def test_a_wait_that_would_not_end_in_time_is_not_begun() -> None:
     started = time.monotonic()
     failure(error("429 Too Many", "later", "Retry-After: 3600"), kind=SolverReply, retries=5, timeout_s=2.0)
     assert time.monotonic() - started < 2
+
+
+def test_the_waits_before_a_retry_are_spread_over_all_of_their_time() -> None:
+    """Full jitter: clients that failed together come back one by one."""
+    solver = OpenAISolver("m", "http://127.0.0.1:1/v1", retries=9)
+    failed = Failed(SolverUnreachable("h: down"), retry=True)
+    for tried, limit in ((1, 1.0), (3, 4.0), (9, 16.0)):
+        waits = [solver._wait(failed, tried, time.monotonic() + 1e6) or 0.0 for _ in range(300)]
+        assert 0 <= min(waits) < 0.1 * limit
+        assert 0.9 * limit < max(waits) <= limit
+        assert sum(waits) / len(waits) == pytest.approx(limit / 2, rel=0.2)
+    solver.close()
+
+
+def test_a_wait_that_is_not_begun_is_told() -> None:
+    again = error("503 Service Unavailable", "busy", "Retry-After: 3600")
+    assert "asks to wait for 3600 s" in failure(again, kind=SolverReply, retries=5)
+
+
+def test_a_call_that_was_given_up_leaves_no_thread_and_no_connection() -> None:
+    """The server goes on sending the head of its reply, a byte at a time."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    failure(drip, kind=SolverTimeout, timeout_s=0.6)
+    assert time.monotonic() - started < 3
+    until = time.monotonic() + 5
+    while any(thread.name == "edgedc-call" for thread in threading.enumerate()) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not [thread for thread in threading.enumerate() if thread.name == "edgedc-call"]
 
 
 def test_what_a_client_did_wrong_is_not_retried_and_has_a_mend() -> None:

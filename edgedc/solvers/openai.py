@@ -1,5 +1,6 @@
 """Reach a solver over the OpenAI chat protocol, at any server that speaks it."""
 
+import copy
 import json
 import os
 import random
@@ -11,14 +12,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgedc.errors import InputError, SolverError
-from edgedc.generation import Generation, Message
+from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Budget, Usage, estimate_tokens
-from edgedc.solvers.endpoint import Endpoint, Failed
+from edgedc.solvers.breaker import Breaker
+from edgedc.solvers.endpoint import Endpoint
+from edgedc.solvers.failures import Failed, Names, Timeouts
 from edgedc.solvers.pace import Pace
+from edgedc.solvers.stream import Reply
 
 OPENAI = "https://api.openai.com/v1"
+KEYS = ("EDGEDC_API_KEY", "OPENAI_API_KEY")
 TIMEOUT_S = 120.0
+CONNECT_S = 5.0
 RETRIES = 2
+
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 16.0
 
 
 def most_tokens(messages: Sequence[Message]) -> int:
@@ -26,27 +35,28 @@ def most_tokens(messages: Sequence[Message]) -> int:
     return 256 + sum(len(message["content"].encode("utf-8", "surrogatepass")) + 16 for message in messages)
 
 
-def open_solver(model: str, url: str = "", **settings: Any) -> "OpenAISolver":
-    """A solver at `url`, else EDGEDC_BASE_URL, OPENAI_BASE_URL, OpenAI; its key from EDGEDC_API_KEY, OPENAI_API_KEY.
+def open_solver(model: str, url: str = "", *, keys: Sequence[str] = KEYS, **settings: Any) -> "OpenAISolver":
+    """A solver at `url`, else EDGEDC_BASE_URL, OPENAI_BASE_URL, OpenAI; its key from the first variable of `keys`.
 
     `settings` are those of OpenAISolver. Raises InputError when OpenAI's own server is meant and there is no key.
     """
     url = url or os.environ.get("EDGEDC_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or OPENAI
-    key = (os.environ.get("EDGEDC_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip()
-    solver = OpenAISolver(model, url, key or None, **settings)
+    key = next((value for name in keys if (value := os.environ.get(name, "").strip())), None)
+    solver = OpenAISolver(model, url, key, keys=tuple(keys), **settings)
     if not key and solver.host == urlsplit(OPENAI).netloc:
         solver.close()
-        flag = solver._endpoint.url_flag
-        raise InputError(f"no key for api.openai.com: set EDGEDC_API_KEY or OPENAI_API_KEY, or give {flag}")
+        flag = solver.names.url
+        raise InputError(f"no key for api.openai.com: set {' or '.join(keys)}, or give {flag}")
     return solver
 
 
 class OpenAISolver:
     """A model behind `/chat/completions`, streamed, with the one retry loop of this project.
 
-    `timeout_s` limits a whole call, retries and the waits between them included; silence may last half of it, so that
-    a stalled attempt leaves room for another; what `pace` lets it wait is not counted. `seed` is that of calls which
-    bring none. `flags` are those that name model and URL, for errors. `simulated` is True once a server has said that
+    `timeout_s` limits a whole call, retries and the waits between them included; what `pace` lets it wait is not
+    counted. Silence may last `read_s`, by default half of that, so that a stalled attempt leaves room for another.
+    `seed` is that of calls which bring none. `breaker` is that of the server, where its failures are to be remembered.
+    `flags` name the model and the URL, and `keys` the key, in errors. `simulated` is True once a server has said that
     it is a simulation.
     """
 
@@ -59,15 +69,22 @@ class OpenAISolver:
         temperature: float = 0.0,
         seed: int | None = None,
         timeout_s: float = TIMEOUT_S,
+        read_s: float | None = None,
+        connect_s: float = CONNECT_S,
         retries: int = RETRIES,
         budget: Budget | None = None,
         pace: Pace | None = None,
+        breaker: Breaker | None = None,
         flags: tuple[str, str] = ("--solver-model", "--solver-url"),
+        keys: tuple[str, ...] = KEYS,
     ) -> None:
         self.model = model
         self.retried = 0
-        self._endpoint = Endpoint(base_url, api_key, timeout_s=timeout_s, flags=flags)
+        self.names = Names(*flags, keys)
+        timeouts = Timeouts(timeout_s, timeout_s / 2 if read_s is None else read_s, connect_s)
+        self._endpoint = Endpoint(base_url, api_key, timeouts=timeouts, names=self.names)
         self._timeout_s, self._retries, self._budget, self._pace = timeout_s, retries, budget, pace or Pace()
+        self._breaker = breaker
         self._temperature, self._seed = temperature, seed
         self._limit_field = "max_tokens"
         self._unsupported: list[str] = []
@@ -95,34 +112,48 @@ class OpenAISolver:
     def close(self) -> None:
         self._endpoint.close()
 
-    def solve(self, messages: Sequence[Message], *, max_tokens: int, seed: int | None = None) -> Generation:
+    def at(self, temperature: float) -> "OpenAISolver":
+        """The same solver, its connections, budget and breaker too, asked at another temperature."""
+        other = copy.copy(self)
+        other._temperature = temperature
+        return other
+
+    def solve(
+        self, messages: Sequence[Message], *, max_tokens: int, seed: int | None = None, on_text: OnText | None = None
+    ) -> Generation:
         """One reply. The worst case of all attempts is reserved in the budget first, and settled afterwards.
 
+        What `on_text` has heard cannot be taken back, so that an attempt which breaks off then is not repeated.
         `bytes_sent` counts the bodies of all attempts that reached the server. A SolverError's `cost` is what was
         booked for attempts that the server may bill.
         """
         seed = self._seed if seed is None else seed
         if self._budget is None:
-            return self._solve(messages, max_tokens, seed, [])
+            return self._solve(messages, max_tokens, seed, on_text, [])
         attempts = 1 + self._retries
-        worst = self._budget.reserve(attempts * most_tokens(messages), attempts * max_tokens, wait=True)
+        hold = self._budget.reserve(attempts * most_tokens(messages), attempts * max_tokens, wait=True)
         doubtful: list[Failed] = []
-        cost = worst / attempts  # what an interrupted attempt may cost
+        cost = hold.worst / attempts  # what an interrupted attempt may cost
         try:
-            generation = self._solve(messages, max_tokens, seed, doubtful)
+            generation = self._solve(messages, max_tokens, seed, on_text, doubtful)
             if generation.usage.source == "server":
                 cost = self._budget.price.cost(generation.usage)
         except SolverError as error:
             cost = 0.0  # the attempts that failed are all in doubtful
-            error.cost = len(doubtful) * worst / attempts
+            error.cost = len(doubtful) * hold.worst / attempts
             raise
         finally:
-            booked = cost + len(doubtful) * worst / attempts
-            self._budget.settle(worst, booked)
+            booked = cost + len(doubtful) * hold.worst / attempts
+            self._budget.settle(hold, booked)
         return replace(generation, booked=booked)
 
     def _solve(
-        self, messages: Sequence[Message], max_tokens: int, seed: int | None, doubtful: list[Failed]
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        seed: int | None,
+        on_text: OnText | None,
+        doubtful: list[Failed],
     ) -> Generation:
         """Try until there is a reply, no retry is left or time is up; failures that may be billed go to `doubtful`."""
         prompt_tokens = sum(estimate_tokens(message["content"]) for message in messages)
@@ -134,41 +165,60 @@ class OpenAISolver:
         while True:
             fields = self._fields(messages, max_tokens, seed)
             body = json.dumps(fields).encode()
-            try:
-                reply = self._endpoint.attempt(body, deadline)
-                break
-            except Failed as failed:
-                bytes_sent += len(body) if failed.sent else 0
-                if failed.billed:
-                    doubtful.append(failed)
-                if not self._adapt(failed.complaint, fields):
-                    tried += 1
-                    self._wait_to_retry(failed, tried, deadline)
+            outcome = self._attempt(body, deadline, on_text)
+            bytes_sent += len(body) if isinstance(outcome, Reply) or outcome.sent else 0
+            if isinstance(outcome, Reply):
+                return self._generation(outcome, prompt_tokens, tokens, started, bytes_sent)
+            if outcome.billed:
+                doubtful.append(outcome)
+            if not self._adapt(outcome.complaint, fields):
+                tried += 1
+                wait = self._wait(outcome, tried, deadline)
+                if wait is None:
+                    raise _raised(outcome, tried, bytes_sent)
+                _sleep(wait, on_text)
             deadline += self._pace.wait(tokens)
-        text = reply.text or reply.refusal
-        usage = reply.usage or Usage(prompt_tokens, estimate_tokens(text + " " * reply.thought), source="estimate")
+
+    def _attempt(self, body: bytes, deadline: float, on_text: OnText | None) -> Reply | Failed:
+        if self._breaker is None:
+            return self._endpoint.attempt(body, deadline, on_text)
+        if pause := self._breaker.closed_for():
+            return self._endpoint.failures.paused(pause)
+        outcome = self._endpoint.attempt(body, deadline, on_text)
+        # A server that says no is there.
+        self._breaker.tell(well=isinstance(outcome, Reply) or (outcome.sent and not outcome.billed))
+        return outcome
+
+    def _generation(self, reply: Reply, prompt_tokens: int, tokens: int, started: float, bytes_sent: int) -> Generation:
+        written = estimate_tokens(reply.text + " " * reply.thought)
+        usage = reply.usage or Usage(prompt_tokens, written, source="estimate")
         self._pace.give_back(max(0, tokens - usage.tokens))
         return Generation(
-            self._endpoint.without_key(text),
+            reply.text,
             usage,
             first_token_s=None if reply.first_token is None else reply.first_token - started,
             total_s=(reply.last_token or time.monotonic()) - started,
-            finish_reason="refusal" if reply.refusal else reply.finish_reason,
-            bytes_sent=bytes_sent + len(body),
+            finish_reason="refusal" if reply.refused else reply.finish_reason,
+            bytes_sent=bytes_sent,
             unsupported=tuple(name for name in ("temperature", "seed") if name in self._unsupported),
+            reasoning_tokens=reply.reasoning_tokens or (0 if reply.usage else estimate_tokens(" " * reply.thought)),
         )
 
-    def _wait_to_retry(self, failed: Failed, tried: int, deadline: float) -> None:
-        """Sleep as long as the server asks, or a while. Raises the error where there is to be no other attempt."""
-        wait = 0.5 * 2**tried * random.uniform(0.5, 1.0) if failed.wait is None else failed.wait
+    def _wait(self, failed: Failed, tried: int, deadline: float) -> float | None:
+        """Seconds until the next attempt; None where there is to be none.
+
+        As long as the server asks, or anything up to a limit that doubles ("full jitter"), so that many clients which
+        failed together do not come back together. Nobody waits beyond the time of the call.
+        """
+        limit = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (tried - 1))
+        wait = random.uniform(0, limit) if failed.wait is None else failed.wait
         if not failed.retry or tried > self._retries or time.monotonic() + wait > deadline:
-            after = f" (after {tried} attempts)" if tried > 1 else ""
-            raise type(failed.error)(f"{failed.error}{after}") from None
+            return None
         if failed.wait is not None:
             self._pace.hold(wait)  # it was said to all of us
         with self._lock:
             self.retried += 1
-        time.sleep(wait)
+        return wait
 
     def _fields(self, messages: Sequence[Message], max_tokens: int, seed: int | None) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -196,3 +246,21 @@ class OpenAISolver:
                         self._unsupported.append(name)
                 return True
         return False
+
+
+def _sleep(seconds: float, on_text: OnText | None) -> None:
+    """Whoever hears the reply may end the call meanwhile."""
+    end = time.monotonic() + seconds
+    while (rest := end - time.monotonic()) > 0:
+        if on_text:
+            on_text("")
+        time.sleep(min(rest, 0.5))
+
+
+def _raised(failed: Failed, tried: int, bytes_sent: int) -> SolverError:
+    """The error of the last attempt, with what all of them sent."""
+    after = f" (after {tried} attempts)" if tried > 1 else ""
+    asked = f"; it asks to wait for {failed.wait:.0f} s" if failed.wait and failed.wait > 1 else ""
+    error = type(failed.error)(f"{failed.error}{asked}{after}")
+    error.bytes_sent = bytes_sent
+    return error

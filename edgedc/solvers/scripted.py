@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from edgedc.errors import SolverReply
-from edgedc.generation import Generation, Message
+from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Usage, estimate_tokens
 
 
@@ -18,7 +18,9 @@ class ScriptedSolver:
         self.asked: list[Sequence[Message]] = []
         self.seeds: list[int | None] = []
 
-    def solve(self, messages: Sequence[Message], *, max_tokens: int, seed: int | None = None) -> Generation:
+    def solve(
+        self, messages: Sequence[Message], *, max_tokens: int, seed: int | None = None, on_text: OnText | None = None
+    ) -> Generation:
         """Cuts a text at `max_tokens`, about four characters each. Raises SolverReply when the script is over."""
         started = time.monotonic()
         self.asked.append(messages)
@@ -26,9 +28,11 @@ class ScriptedSolver:
         reply = next(self._replies, None)
         if reply is None:
             raise SolverReply(f"the script has no reply to call {len(self.asked)}")
+        text = reply.text if isinstance(reply, Generation) else reply[: 4 * max_tokens]
+        if on_text and text:
+            on_text(text)
         if isinstance(reply, Generation):
             return reply
-        text = reply[: 4 * max_tokens]
         prompt = "".join(message["content"] for message in messages)
         return Generation(
             text,

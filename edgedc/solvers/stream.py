@@ -2,57 +2,69 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgedc.ledger import Usage
+from edgedc.solvers.speech import Speech
 
 MAX_BYTES = 8 * 2**20
 
 
 @dataclass
 class Reply:
-    """A reply as far as it has been read. Times are of `time.monotonic`; None until there is a token."""
+    """A whole reply. Times are of `time.monotonic`; None until there is a token."""
 
     text: str = ""
     thought: int = 0  # characters of reasoning, which is paid for and not part of the text
-    refusal: str = ""  # what the model says instead of a reply, where the server keeps that apart
+    refused: bool = False  # the text is what the model says instead of a reply, where the server keeps that apart
     finish_reason: str = ""
     usage: Usage | None = None
+    reasoning_tokens: int = 0
     first_token: float | None = None
     last_token: float | None = None
 
 
-def read_stream(chunks: Iterable[bytes]) -> Reply:
+def read_stream(chunks: Iterable[bytes], speech: Speech, whole: Callable[[Reply], None]) -> Reply:
     """Read a streamed reply to its end. Raises ValueError when it is not the protocol, or ends before the reply does.
 
-    A chunk may hold any number of tokens, of text or of reasoning; the usage comes in a chunk without choices.
+    A chunk may hold any number of tokens, of text or of reasoning; the usage comes in a chunk without choices. `whole`
+    hears of the reply as soon as it lacks nothing but, perhaps, its usage: what goes wrong after that is passed over,
+    as the answer is there and paid for.
     """
     reply = Reply()
-    for data in _events(chunks):
-        if data == "[DONE]":
-            break
-        event = _object(data)
-        reply.usage = read_usage(event) or reply.usage
-        choice = _first_choice(event)
-        if choice:
-            _add(reply, choice, choice.get("delta") or {}, time.monotonic())
+    try:
+        for data in _events(chunks):
+            if data == "[DONE]":
+                break
+            event = _object(data)
+            _count(reply, event)
+            if (choice := _first_choice(event)) and not reply.finish_reason:
+                _add(reply, speech, choice, choice.get("delta") or {}, time.monotonic())
+                if reply.finish_reason:
+                    reply.text = speech.end()
+                    whole(reply)
+    except ValueError:
+        if not reply.finish_reason:
+            raise
     if not reply.finish_reason:
         raise ValueError("the stream ended before the reply did")
     return reply
 
 
-def read_whole(chunks: Iterable[bytes]) -> Reply:
+def read_whole(chunks: Iterable[bytes], speech: Speech) -> Reply:
     """Read a reply from a server that does not stream. Raises ValueError when it is not the protocol."""
     event = _object(b"".join(_limited(chunks)).decode("utf-8", "replace"))
     choice = _first_choice(event)
     if choice is None:
         raise ValueError("the reply has no choices")
-    reply = Reply(usage=read_usage(event))
-    _add(reply, choice, choice.get("message") or {}, None)
+    reply = Reply()
+    _count(reply, event)
+    _add(reply, speech, choice, choice.get("message") or {}, None)
     if not reply.finish_reason:
         raise ValueError("the reply has no finish_reason")
+    reply.text = speech.end()
     return reply
 
 
@@ -72,14 +84,31 @@ def read_error(chunks: Iterable[bytes]) -> str:
 
 
 def read_usage(event: dict[str, Any]) -> Usage | None:
-    """The server's own count, or None where it gives none, or none that makes sense."""
+    """The server's own count, or None where it gives none, or none that makes sense.
+
+    Some servers leave reasoning out of the completion's tokens and have it in the total only; it is output, and billed.
+    """
     match event.get("usage"):
         case {"prompt_tokens": int(read), "completion_tokens": int(written), **rest} if read >= 0 and written >= 0:
-            details = rest.get("prompt_tokens_details")
-            cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-            cached = min(max(cached, 0), read) if isinstance(cached, int) else 0
+            cached = min(_detail(rest, "prompt_tokens_details", "cached_tokens"), read)
+            total = rest.get("total_tokens")
+            written = max(written, total - read if isinstance(total, int) else 0)
             return Usage(read, written, cached, "server")
     return None
+
+
+def _count(reply: Reply, event: dict[str, Any]) -> None:
+    if usage := read_usage(event):
+        reply.usage = usage
+        thought = _detail(event["usage"], "completion_tokens_details", "reasoning_tokens")
+        reply.reasoning_tokens = min(thought, usage.output_tokens)
+
+
+def _detail(usage: Mapping[Any, Any], group: str, name: str) -> int:
+    """A count in a part of the usage; 0 where there is none."""
+    details = usage.get(group)
+    value = details.get(name) if isinstance(details, dict) else 0
+    return max(value, 0) if isinstance(value, int) else 0
 
 
 def _events(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -131,7 +160,7 @@ def _first_choice(event: dict[str, Any]) -> dict[str, Any] | None:
     raise ValueError("choices is not a list of objects")
 
 
-def _add(reply: Reply, choice: dict[str, Any], part: Any, now: float | None) -> None:
+def _add(reply: Reply, speech: Speech, choice: dict[str, Any], part: Any, now: float | None) -> None:
     if not isinstance(part, dict):
         raise ValueError("a choice holds no message")
     text = part.get("content") or ""
@@ -142,11 +171,11 @@ def _add(reply: Reply, choice: dict[str, Any], part: Any, now: float | None) -> 
     if text or thought or refusal:
         reply.first_token = reply.first_token or now
         reply.last_token = now
-    reply.text += text
+    speech.add(text + refusal)
     reply.thought += len(thought)
-    reply.refusal += refusal
+    reply.refused = reply.refused or bool(refusal)
     reason = choice.get("finish_reason")
-    reply.finish_reason = reason if isinstance(reason, str) else reply.finish_reason
+    reply.finish_reason = _line(reason, 40) if isinstance(reason, str) else ""
 
 
 def _line(text: str, limit: int = 200) -> str:
