@@ -1,17 +1,25 @@
 """edgedc ask and edgedc simulate, as a person runs them, against the simulated solver."""
 
 import json
+import os
+import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from counting import LIST, Counting, counting, reply_to
+from forking import mother
 
 from edgedc.cli import main
+from edgedc.commands._paid import Job, prompts
+from edgedc.outbox import Outbox
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, Skill, simulated_server
 from edgedc.tasks.microworld import problems
@@ -28,8 +36,10 @@ def url() -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty working folder, and nothing of the person's own settings."""
-    for name in ("EDGEDC_API_KEY", "OPENAI_API_KEY", "EDGEDC_BASE_URL", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(("EDGEDC_", "OPENAI_")) and name != "EDGEDC_DATA":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("EDGEDC_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -86,13 +96,19 @@ def test_a_ceiling_that_does_not_allow_a_call_exits_4(run: Run, url: str) -> Non
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((" ",), "empty"),
+        ((" ", "--solver-model", "x"), "empty"),
         (("Q?",), "--solver-model"),
         (("Q?", "--solver-model", "gpt-4o-mini", "--mode", "cot"), "EDGEDC_API_KEY"),
         (("Q?", "--solver-model", "x", "--max-cost", "1"), "--price-as"),
         (("Q?", "--solver-model", "x", "--price-as", "nobody"), "nobody"),
         (("Q?", "--solver-model", "x", "--prices", "none.json"), "none.json"),
         (("Q?", "--solver-model", "gpt-4o", "--max-cost", "-1"), "--max-cost"),
+        (("Q?", "--solver-model", "x", "--timeout", "0"), "--timeout"),
+        (("Q?", "--solver-model", "x", "--decomposer-url", "http://127.0.0.1:1"), "--decomposer-model"),
+        (("Q?", "--solver-model", "x", "--decomposer-model", "d", "--model", "b"), "give one of them"),
+        (("--solver-model", "x"), "--input"),
+        (("Q?", "--input", "q", "--output", "a", "--solver-model", "x"), "leave out QUESTION"),
+        (("--input", "absent", "--output", "a", "--solver-model", "x"), "absent"),
         (("Q?", "--solver-model", "x", "--solver-url", "nowhere"), "--solver-url"),
         (("Q?", "--solver-model", "x", "--solver-url", "http://127.0.0.1:1"), "edgedc export"),
         (("Q?", "--solver-model", "x", "--solver-url", "http://127.0.0.1:1", "--model", "none"), "none"),
@@ -105,12 +121,12 @@ def test_what_is_missing_or_wrong_is_one_line(run: Run, args: tuple[str, ...], s
     assert err.count("\n") == 1
 
 
-def test_a_solver_that_is_down_is_one_line(run: Run) -> None:
+def test_a_solver_that_is_down_is_said_in_the_last_line(run: Run) -> None:
     where = ("--solver-url", "http://127.0.0.1:1/v1", "--solver-model", "x", "--mode", "cot", "--timeout", "1")
     code, out, err = run("Q?", *where)
     assert (code, out) == (1, "")
-    assert err.startswith("edgedc: 127.0.0.1:1: cannot be reached")
-    assert err.count("\n") == 1
+    assert err.splitlines()[-1].startswith("edgedc: 127.0.0.1:1: cannot be reached")
+    assert "0 bytes left this device" in err
 
 
 def test_the_whole_pairing(run: Run, bundle_folder: Path) -> None:
@@ -123,13 +139,218 @@ def test_the_whole_pairing(run: Run, bundle_folder: Path) -> None:
     assert code == 0
     assert out.startswith(f"1. {problem.steps[0].ask}\n2. ")
     assert out.endswith(f"The answer is: {problem.answer}\n")
-    assert "decomposer " in err
+    assert re.search(r"^decompose: .+, \d+ \+ \d+ tokens in \S+ s$", err, re.MULTILINE)
     assert (row["mode"], row["answer"], row["notes"]) == ("interactive", problem.answer, [])
     assert row["subquestions"] == [step.ask for step in problem.steps]
     first, *others = row["stages"]
     assert (first["name"], first["where"], first["bytes_sent"]) == ("decompose", "local", 0)
     assert [stage["where"] for stage in others] == ["remote"] * (len(problem.steps) + 1)
     assert row["bytes_sent"] == sum(stage["bytes_sent"] for stage in others) > 0
+
+
+@pytest.fixture
+def server() -> Iterator[Counting]:
+    with counting() as made:
+        yield made
+
+
+def far(server: Counting, *more: str) -> list[str]:
+    """Decomposer and solver at the server."""
+    return ["--decomposer-model", "d", "--solver-model", "m", "--solver-url", server.url, *more]
+
+
+@pytest.mark.parametrize(
+    ("said", "mode"), [(LIST, "static"), ("No decomposition", "single-stage"), ("I would rather not.", "cot")]
+)
+def test_auto_asks_as_the_decomposition_has_it(run: Run, server: Counting, said: str, mode: str) -> None:
+    server.reply = lambda prompt: said if "break down" in prompt else reply_to(prompt)
+    row = json.loads(run("Q?", *far(server), "--json")[1])
+    assert (row["mode"], row["status"], row["answered_by"]) == (mode, "answered", "remote")
+    assert (row["notes"] == []) == (mode == "static")
+    assert server.asked == 2
+
+
+def test_each_stage_has_its_tokens_seconds_dollars_and_bytes(run: Run, server: Counting) -> None:
+    code, out, err = run("Q?", *far(server, "--mode", "interactive", "--price-as", "gpt-4o-mini"))
+    assert code == 0
+    assert out.startswith(f"{LIST}\n\n")
+    for stage, model in [("decompose", "d"), ("step 1", "m"), ("step 2", "m"), ("step 3", "m"), ("solve", "m")]:
+        line = next(line for line in err.splitlines() if line.startswith(stage))
+        assert re.fullmatch(rf"{stage}: {model} at \S+, \d+ \+ \d+ tokens in \S+ s, \$0\.0\d+, \d+ bytes", line)
+    row = json.loads(run("Q?", *far(server, "--mode", "interactive", "--price-as", "gpt-4o-mini"), "--json")[1])
+    assert row["cost_usd"] == pytest.approx(sum(stage["cost_usd"] for stage in row["stages"]))
+    assert row["booked_usd"] == pytest.approx(row["cost_usd"])
+    assert row["bytes_sent"] == sum(stage["bytes_sent"] for stage in row["stages"])
+    assert all(stage["usage"]["source"] == "server" and stage["total_s"] > 0 for stage in row["stages"])
+
+
+def test_a_key_goes_to_its_own_server_only(run: Run, server: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEDC_API_KEY", "sk-solver")
+    with counting() as other:
+        assert run("Q?", *far(server, "--decomposer-url", other.url))[0] == 0
+        monkeypatch.setenv("EDGEDC_DECOMPOSER_API_KEY", "sk-decomposer")
+        assert run("Q?", *far(server, "--decomposer-url", other.url))[0] == 0
+        assert other.keys == {"", "Bearer sk-decomposer"}
+    assert server.keys == {"Bearer sk-solver"}
+
+
+def test_the_ceiling_of_a_day_counts_what_other_runs_spent(run: Run, server: Counting) -> None:
+    price = ("--price-as", "gpt-4o", "--mode", "cot", "--max-tokens", "100")
+    assert run("Q?", *far(server, *price))[0] == 0  # has no ceiling, and is booked all the same
+    row = json.loads(run("Q?", *far(server, *price), "--json", "--max-cost-per-day", "0.05")[1])
+    assert row["status"] == "answered"
+    code, out, err = run("Q?", *far(server, *price), "--max-cost-per-day", str(2 * row["cost_usd"]))
+    assert (code, out) == (4, "")
+    assert f"${2 * row['cost_usd']:.6f} of --max-cost-per-day" in err
+    assert "--max-cost-per-day" in err
+    assert server.asked == 2
+
+
+def test_on_a_terminal_the_answer_shows_as_it_comes_and_cannot_steer_it(server: Counting) -> None:
+    server.reply = lambda prompt: LIST if "break down" in prompt else "One \x1b[31mtwo\x07 " + "three " * 40
+    held = []
+    server.fault = lambda _prompt, number: "pause" if number == 2 else ""
+    terminal, inner = os.openpty()
+    command = [sys.executable, "-m", "edgedc", "ask", "Q?", *far(server)]
+    with subprocess.Popen(command, stdout=inner, stderr=subprocess.PIPE, text=True) as process:
+        os.close(inner)
+        said = b""
+        while b"two" not in said:  # the first half of the reply, while the server holds the other back
+            said += os.read(terminal, 4096)
+        held.append(process.poll())
+        server.resume.set()
+        try:
+            while piece := os.read(terminal, 4096):
+                said += piece
+        except OSError:  # the other end is closed
+            pass
+        assert process.wait(20) == 0, process.stderr and process.stderr.read()
+    os.close(terminal)
+    assert held == [None]
+    text = said.decode().replace("\r\n", "\n")
+    assert text == f"{LIST}\n\nOne \ufffd[31mtwo\ufffd {'three ' * 40}\n"
+
+
+# -- many questions
+
+
+def questions(path: Path, count: int) -> Path:
+    rows = [{"id": f"q{k}", "question": f"How many on day {k}?", "premise": "Hens."} for k in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_file_is_answered_in_order_and_goes_on_where_the_network_went(
+    run: Run, server: Counting, tmp_path: Path
+) -> None:
+    source, output = questions(tmp_path / "q.jsonl", 4), tmp_path / "a.jsonl"
+    batch = ["--input", str(source), "--output", str(output), *far(server, "--mode", "interactive")]
+    server.fault = lambda _prompt, number: "busy" if number > 9 else ""  # in the middle of the second question
+    code, out, err = run(*batch)
+    assert (code, out) == (1, "")
+    assert "1 of 4 questions are answered" in err.splitlines()[-1]
+    assert len(rows_of(output)) == 1
+    server.fault = lambda _prompt, _number: ""
+    assert run(*batch)[0] == 0
+    rows = rows_of(output)
+    assert [row["id"] for row in rows] == ["q0", "q1", "q2", "q3"]
+    assert all(row["status"] == "answered" and row["mode"] == "interactive" for row in rows)
+    assert server.twice == []
+    assert server.billed.total() == 4 * 5
+    asked = server.asked
+    assert run(*batch)[0] == 0  # nothing is left to do
+    assert (server.asked, rows_of(output)) == (asked, rows)
+
+
+def test_a_question_that_the_server_refuses_is_a_failed_row_and_the_rest_goes_on(
+    run: Run, server: Counting, tmp_path: Path
+) -> None:
+    source, output = questions(tmp_path / "q.jsonl", 3), tmp_path / "a.jsonl"
+    server.fault = lambda prompt, _: "refuse" if "day 1" in prompt else ""
+    code, _, err = run("--input", str(source), "--output", str(output), *far(server, "--mode", "cot"))
+    assert code == 1
+    assert "1 of 3 questions failed" in err
+    assert [row["status"] for row in rows_of(output)] == ["answered", "failed", "answered"]
+    assert "400" in rows_of(output)[1]["error"]
+
+
+def kill_batches(server: Counting, tmp_path: Path, kills: int) -> None:
+    count = max(4, kills)
+    source, output = questions(tmp_path / "q.jsonl", count), tmp_path / "a.jsonl"
+    command = ["ask", "--input", str(source), "--output", str(output), *far(server, "--mode", "interactive")]
+    server.delay_s = 0.01
+    chance = random.Random(2)
+    with mother(tmp_path / "printed") as family:
+        for _ in range(kills):
+            before, child = server.asked, family.run(command)
+            child.until(lambda before=before: server.asked > before)
+            time.sleep(chance.uniform(0, 0.3))
+            child.kill()
+        assert family.run(command).wait() == 0
+    rows = rows_of(output)
+    assert [row["id"] for row in rows] == [f"q{k}" for k in range(count)]
+    assert all(row["status"] == "answered" for row in rows)
+    # A kill loses at most the replies that are in the air: two, where two steps are asked at the same time.
+    assert server.billed.total() <= 5 * count + 2 * kills
+
+
+def test_a_killed_batch_loses_and_doubles_no_row(server: Counting, tmp_path: Path) -> None:
+    kill_batches(server, tmp_path, 6)
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_killed_a_hundred_times(server: Counting, tmp_path: Path) -> None:
+    kill_batches(server, tmp_path, 100)
+
+
+# -- with a model here
+
+
+def test_a_question_that_lost_its_process_before_its_decomposition_is_decomposed_by_flush(
+    run: Run, server: Counting, bundle_folder: Path, tmp_path: Path
+) -> None:
+    job = Job("Q?", "", "static", 50, "m", server.url, "", str(bundle_folder), "", "", prompts())
+    box = Outbox(tmp_path / "home" / "outbox.sqlite3")
+    box.release(box.add(job.row()).id)
+    box.close()
+    with pytest.raises(SystemExit) as end:
+        main(["flush", "--json"])
+    assert not end.value.code
+    row = json.loads(run.capsys.readouterr().out)
+    assert [(stage["name"], stage["where"]) for stage in row["stages"]] == [("decompose", "local"), ("solve", "remote")]
+    assert server.asked == 1
+
+
+def trained_by(bundle: Path, method: str, folder: Path) -> Path:
+    """The bundle under the name of another kind of student. What it says is not the point."""
+    shutil.copytree(bundle, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"method": method}))
+    return folder
+
+
+def test_a_model_here_answers_where_the_solver_is_away_and_says_so(
+    run: Run, server: Counting, bundle_folder: Path, tmp_path: Path
+) -> None:
+    server.fault = lambda _prompt, number: "" if number < 3 else "busy"
+    answering = trained_by(bundle_folder, "S_E-T", tmp_path / "answering")
+    here = ("--fallback-model", str(answering), "--max-tokens", "20")
+    row = json.loads(run("Q?", *far(server, "--mode", "interactive"), *here, "--json")[1])
+    assert (row["status"], row["answered_by"], row["partial"]) == ("answered", "local", False)
+    assert any("answered on this device by nano" in note for note in row["notes"])
+    wheres = {stage["name"]: stage["where"] for stage in row["stages"] if stage["finish_reason"] != "failed"}
+    assert (wheres["decompose"], wheres["solve"]) == ("remote", "local")
+    with pytest.raises(SystemExit):
+        main(["flush", "--list"])
+    assert run.capsys.readouterr().out == ""  # it has its answer, and waits for no other
+    decomposing = trained_by(bundle_folder, "S_D-T", tmp_path / "decomposing")
+    code, _, err = run("Q?", *far(server), "--fallback-model", str(decomposing))
+    assert code == 2
+    assert "trained by S_D-T to decompose, not to answer" in err
 
 
 def test_simulate_serves_until_it_is_interrupted_and_its_example_works(run: Run) -> None:

@@ -1,143 +1,233 @@
 """edgedc ask: break the question down here, have it answered there."""
 
-import dataclasses
 import json
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import click
 
+from edgedc.commands._answers import row_of, summary, text_of
+from edgedc.commands._batch import Progress, keyed, open_output
+from edgedc.commands._desk import Desk
+from edgedc.commands._fallback import answer_here, choose_fallback
 from edgedc.commands._local import Settings, choose_local
-from edgedc.decomposition import render
-from edgedc.errors import InputError
-from edgedc.ledger import Budget, Price, find_price, load_prices
-from edgedc.pipeline import MODES, Answer, Decomposer, Mode, Where, answer
+from edgedc.commands._paid import Job, Kept, Paying, about_request, open_outbox, prompts, work
+from edgedc.commands._questions import Questions
+from edgedc.commands._say import say
+from edgedc.commands._screen import Screen
+from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, SolverRefused
+from edgedc.files import Row, key_of
+from edgedc.flags import flag, flags
+from edgedc.outbox import Outbox
+from edgedc.pipeline import Answer, Asked
 from edgedc.prompts import MAX_TOKENS_SOLVE
-from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, open_solver
 
 
-@click.command()
-@click.argument("question")
+@dataclass(frozen=True)
+class Asking:
+    """Whom to ask, and how. Raises InputError when nobody is named."""
+
+    mode: Asked = flag(
+        "auto", "How the solver is asked; auto: static, or single-stage where nothing needs breaking down."
+    )
+    solver_model: str = flag("", "The model that answers, as its server calls it.")
+    solver_url: str = flag(
+        "",
+        "Its OpenAI-compatible server.  [EDGEDC_BASE_URL, OPENAI_BASE_URL, else OpenAI; key: EDGEDC_API_KEY, "
+        "OPENAI_API_KEY]",
+    )
+    max_tokens: int = flag(MAX_TOKENS_SOLVE, "Longest reply of the solver.")
+    model: Path | None = flag(None, "Bundle or model folder that decomposes here.  [newest bundle here]")
+    decomposer_model: str = flag("", "Decompose elsewhere, by this model.")
+    decomposer_url: str = flag("", "Its server.  [the solver's; key of another server: EDGEDC_DECOMPOSER_API_KEY]")
+    fallback_model: Path | None = flag(
+        None, "Bundle that answers here where the solver cannot be reached; then nothing waits in the outbox."
+    )
+    outbox: bool = flag(True, "Keep a question that could not be answered, for  edgedc flush.")
+
+    def __post_init__(self) -> None:
+        if not self.solver_model:
+            raise InputError("no solver: name the model that answers with --solver-model, for example gpt-4o-mini")
+        if self.max_tokens < 1:
+            raise InputError(f"--max-tokens {self.max_tokens}: give at least 1")
+        if self.decomposer_url and not self.decomposer_model:
+            raise InputError("--decomposer-url: name the model there with --decomposer-model")
+        if self.decomposer_model and self.model:
+            raise InputError("--model decomposes here and --decomposer-model elsewhere: give one of them")
+
+
+@click.command(short_help="Decompose here, solve there: the whole pairing.")
+@click.argument("question", required=False)
 @click.option("--premise", default="", help="The text that the question is about.")
-@click.option(
-    "--model", "folder", type=click.Path(path_type=Path), help="Bundle or model folder.  [newest bundle here]"
-)
-@click.option("--mode", type=click.Choice(MODES), default="static", show_default=True, help="How the solver is asked.")
-@click.option("--solver-model", help="The model that answers, as its server calls it.")
-@click.option(
-    "--solver-url",
-    default="",
-    help="Its OpenAI-compatible server.  [EDGEDC_BASE_URL, OPENAI_BASE_URL, else OpenAI; key: EDGEDC_API_KEY, "
-    "OPENAI_API_KEY]",
-)
-@click.option("--max-cost", type=float, help="Stop before the calls could cost more US dollars.")
-@click.option("--prices", type=click.Path(path_type=Path), help="Price table in litellm's format.  [the one shipped]")
-@click.option("--price-as", help="Price the solver as this model of the table.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(min=1),
-    default=MAX_TOKENS_SOLVE,
-    show_default=True,
-    help="Longest reply of the solver.",
-)
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=TIMEOUT_S, show_default=True, help="Seconds a call.")
+@flags(Asking)
+@flags(Paying)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+@click.option("--input", "source", type=click.Path(path_type=Path), help="A JSONL file of questions.")
+@click.option("--output", type=click.Path(path_type=Path), help="Its rows; a rerun goes on where this ends.")
+@click.option("--question-column", default="question", show_default=True, help="--input: where the question is.")
+@click.option("--premise-column", help="--input: where the context is.  [default: premise, where there is one]")
 def command(
-    question: str,
+    question: str | None,
     premise: str,
-    folder: Path | None,
-    mode: Mode,
-    solver_model: str | None,
-    solver_url: str,
-    max_cost: float | None,
-    prices: Path | None,
-    price_as: str | None,
-    max_tokens: int,
-    timeout: float,
     as_json: bool,
+    source: Path | None,
+    output: Path | None,
+    question_column: str,
+    premise_column: str | None,
+    asking: Asking,
+    paying: Paying,
 ) -> None:
     """Answer QUESTION: decompose it on this device, then ask a solver elsewhere.
 
     The subquestions and the solver's answer go to stdout; tokens, seconds, money and what left the device to stderr.
-    The modes single-stage and cot ask the solver alone.
+    The modes single-stage and cot ask the solver alone. When the solver cannot be reached, what there is is printed,
+    and the question waits for  edgedc flush. With --input and --output, a whole file is answered, in order.
     """
-    if not question.strip():
-        raise InputError("the question is empty: give one to answer")
-    if not solver_model:
-        raise InputError("no solver: name the model that answers with --solver-model, for example gpt-4o-mini")
-    price = _price(solver_model, price_as, prices, needed=max_cost is not None)
-    budget = Budget(max_cost, price) if max_cost is not None and price else None
+    if source is None:
+        if output is not None or question is None:
+            raise click.UsageError("give a question, or --input FILE and --output FILE")
+        if not question.strip():
+            raise InputError("the question is empty: give one to answer")
+        with ExitStack() as stack:
+            pair = Pair(stack, asking, paying)
+            _one(pair, replace(pair.job, question=question, premise=premise), as_json)
+        return
+    if question is not None or premise or as_json:
+        raise click.UsageError("--input takes its questions from the file: leave out QUESTION, --premise and --json")
+    questions = Questions(source, question_column, premise_column)
+    if output is None or questions.once:
+        raise click.UsageError("--input needs --output FILE, and a file of its own to read from")
+    if output.resolve() == source.resolve():
+        raise InputError(f"{output}: both --input and --output; give another --output")
+    if not sum(1 for _ in questions):  # reads it all: a bad row is found before anything is paid
+        raise InputError(f"{source}: no questions in it")
     with ExitStack() as stack:
-        solver = open_solver(solver_model, solver_url, budget=budget, timeout_s=timeout)
-        stack.callback(solver.close)
-        decomposer = None
-        if mode in ("static", "interactive"):
-            decomposer = stack.enter_context(choose_local(Settings(model=folder)).decomposer())
-        result = answer(question, premise, mode=mode, solver=solver, decomposer=decomposer, max_tokens=max_tokens)
-    click.echo(json.dumps(_row(result, solver, price), ensure_ascii=False) if as_json else _text(result))
-    for line in _summary(result, solver, decomposer, price):
+        _many(Pair(stack, asking, paying), questions, output)
+
+
+class Pair:
+    """A decomposer and a solver, opened, what stands in where the solver is away, and the outbox.
+
+    `job` lacks only its question. Raises InputError for whatever is missing or wrong, before anything is asked.
+    """
+
+    def __init__(self, stack: ExitStack, asking: Asking, paying: Paying) -> None:
+        self.desk = Desk(stack, paying)
+        self.solver = self.desk.solver(asking.solver_model, asking.solver_url, paying.price_as)
+        url = self.solver.solver.url
+        decomposes = asking.mode not in ("single-stage", "cot")
+        local = choose_local(Settings(model=asking.model)) if decomposes and not asking.decomposer_model else None
+        job = Job(
+            *("", "", asking.mode, asking.max_tokens, asking.solver_model, url, paying.price_as),
+            folder=str(local.choice.folder.resolve()) if local else "",
+            decomposer_model=asking.decomposer_model if decomposes else "",
+            decomposer_url=asking.decomposer_url or asking.solver_url,
+            prompts=prompts(),
+        )
+        self.far = self.desk.far_decomposer(job)
+        self.job = replace(job, decomposer_url=self.far.solver.url if self.far else "")  # now without a password
+        self.key = key_of(replace(self.job, folder="", price_as="").row(), local.key if local else "")
+        self.fallback = choose_fallback(asking.fallback_model) if asking.fallback_model else None
+        self.box = open_outbox() if asking.outbox else None
+        if self.box:
+            stack.callback(self.box.close)
+        self.decomposer = self.desk.decomposer(job)
+
+    def answer(self, job: Job, kept: Kept | None, screen: Screen | None) -> Answer:
+        """By the solver, else by the fallback, else partial."""
+        piece, stage = (screen.piece, screen.stage) if screen else (None, None)
+        made = work(job, self.solver.solver, self.decomposer, kept=kept, on_piece=piece, on_stage=stage)
+        if not made.partial or not self.fallback:
+            return made
+        if screen:
+            screen.again()
+        try:
+            return answer_here(job.question, job.premise, made, self.fallback, job.max_tokens, piece, stage)
+        except EdgedcError as error:
+            return replace(made, notes=(*made.notes, f"nor could the model here answer: {error}"))
+
+    def names(self) -> dict[str, str]:
+        """Who has answered, for `summary`."""
+        decomposer = self.far.name if self.far else self.decomposer.name if self.decomposer else ""
+        here = self.fallback.manifest.name if self.fallback else ""
+        return {"decomposer": decomposer, "remote": self.solver.name, "local": here}
+
+
+@contextmanager
+def _kept(box: Outbox | None, job: Job, key: str = "", batch: str = "") -> Iterator[Kept | None]:
+    """The question's place in the outbox, or None without one. An error leaves it there if something was paid for."""
+    if box is None:
+        yield None
+        return
+    kept = Kept(box, (box.claim_key(key) if key else None) or box.add(job.row(), key=key, batch=batch))
+    try:
+        yield kept
+    except BaseException as error:
+        if kept.leave(error) and not batch:
+            click.echo("What has been answered so far is kept: go on with  edgedc flush", err=True)
+        raise
+
+
+def _one(pair: Pair, job: Job, as_json: bool) -> None:
+    screen = Screen() if sys.stdout.isatty() and not as_json else None
+    with _kept(pair.box, job) as kept:
+        retried = pair.solver.solver.retried
+        result = pair.answer(job, kept, screen)
+        retried = pair.solver.solver.retried - retried
+        row = row_of(job, kept.question.key if kept else "", result, pair.solver, pair.far, retried=retried)
+        if kept:
+            kept.show(partial=result.partial)
+        if as_json:
+            say(json.dumps(row, ensure_ascii=False))
+        elif screen:
+            screen.finish(row)
+        elif text := text_of(row):
+            say(text)
+        if kept:
+            kept.done(result.error)
+    for line in summary(row, pair.solver, pair.names()):
         click.echo(line, err=True)
-    for note in (*result.notes, *solver.remarks):
+    for note in [*row["notes"], *([kept.trouble] if kept and kept.trouble else [])]:
         click.echo(f"note: {note}", err=True)
+    if result.partial:
+        waits = "; the question waits: send it later with  edgedc flush" if kept else ""
+        raise SolverError(f"{result.error}{waits}")
 
 
-def _price(model: str, price_as: str | None, table: Path | None, *, needed: bool) -> Price | None:
-    """None for a model that the table does not have, unless the price is needed or was named."""
-    if needed or price_as:
-        return find_price(price_as or model, table)
-    return load_prices(table).get(model)
+def _many(pair: Pair, questions: Questions, output: Path) -> None:
+    with open_output(output) as out:
+        done, total = out.resume(key for key, _ in keyed(pair.key, questions))
+        progress = Progress("ask", total, done)
+        for key, item in islice(keyed(pair.key, questions), done, None):
+            job = replace(pair.job, question=item.question, premise=item.premise)
+            with _kept(pair.box, job, key_of(key, str(output.resolve())), str(output.resolve())) as kept:
+                row = _row(pair, job, key, kept)
+                if row["status"] == "partial":
+                    so_far = f"{out.written} of {total} questions are answered, and the same command goes on from there"
+                    raise SolverError(f"{row['error']}; {so_far}")
+                out.write({"key": key, "id": item.name} | row)
+                if kept:
+                    kept.done("")
+            progress.step()
+        counts = dict(out.counts)
+    failed = counts.get("failed", 0)
+    spent = "" if pair.desk.spent is None else f", ${pair.desk.spent:.6f} booked by this run"
+    click.echo(f"{output}: {counts.get('answered', 0)} answered, {failed} failed{spent}", err=True)
+    if failed:
+        raise EdgedcError(f"{output}: {failed} of {total} questions failed; 'error' in their rows says why")
 
 
-def _text(result: Answer) -> str:
-    decomposed = result.decomposition and result.decomposition.status == "decomposed"
-    return f"{render(result.decomposition)}\n\n{result.text}" if decomposed and result.decomposition else result.text
-
-
-def _summary(result: Answer, solver: OpenAISolver, decomposer: Decomposer | None, price: Price | None) -> list[str]:
-    lines = [f"mode {result.mode}"]
-    if decomposer:
-        lines.append(f"decomposer {decomposer.name}: {_measured(result, decomposer.where)}")
-    calls = sum(stage.where == "remote" for stage in result.stages)
-    label = " (simulated)" if solver.simulated else ""
-    lines.append(
-        f"solver {solver.model}{label} at {solver.host}: {_measured(result, 'remote')}, {calls} call{'s' * (calls > 1)}"
-    )
-    if solver.retried:
-        lines.append(f"{solver.retried} more calls failed and were repeated; a provider may bill those too")
-    money = (
-        f"${result.cost(price):.6f} (price of {price.model}, {price.date})"
-        if price
-        else "no price known (name one with --price-as)"
-    )
-    return [*lines, f"{result.seconds:.2f} s, {money}, {result.bytes_sent} bytes left this device"]
-
-
-def _measured(result: Answer, where: Where) -> str:
-    usage = result.usage(where)
-    seconds = sum(stage.generation.total_s for stage in result.stages if stage.where == where)
-    counted = " (estimated)" if usage.source == "estimate" else ""
-    return f"{usage.input_tokens} + {usage.output_tokens} tokens{counted} in {seconds:.2f} s"
-
-
-def _row(result: Answer, solver: OpenAISolver, price: Price | None) -> dict[str, object]:
-    decomposition = result.decomposition
-    return {
-        "answer": result.final,
-        "text": result.text,
-        "mode": result.mode,
-        "notes": [*result.notes, *solver.remarks],
-        "subquestions": decomposition.texts if decomposition else None,
-        "decomposition": decomposition.status if decomposition else None,
-        "solver": solver.model,
-        "simulated": solver.simulated,
-        "seconds": result.seconds,
-        "bytes_sent": result.bytes_sent,
-        "usage": dataclasses.asdict(result.usage()),
-        "cost_usd": result.cost(price) if price else None,
-        "price": dataclasses.asdict(price) if price else None,
-        "retried": solver.retried,
-        "stages": [
-            {"name": stage.name, "where": stage.where, **dataclasses.asdict(stage.generation)}
-            for stage in result.stages
-        ],
-    }
+def _row(pair: Pair, job: Job, key: str, kept: Kept | None) -> Row:
+    """A question that cannot be asked becomes a failed row; what concerns the others too is raised."""
+    retried = pair.solver.solver.retried
+    try:
+        result = pair.answer(job, kept, None)
+    except (ContextError, SolverRefused) as error:
+        if isinstance(error, SolverRefused) and not about_request(error):
+            raise
+        return {"question": job.question, "status": "failed", "error": str(error)}
+    return row_of(job, key, result, pair.solver, pair.far, retried=pair.solver.solver.retried - retried)

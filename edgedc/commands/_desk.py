@@ -1,0 +1,80 @@
+"""The models that a question needs, opened when one first needs them, and one account for all that they cost."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edgedc.commands._local import Settings, choose_local
+from edgedc.commands._paid import Job, Paying, Remote
+from edgedc.ledger import Budget
+from edgedc.pipeline import Decomposer
+from edgedc.solvers.breaker import breaker_of
+from edgedc.solvers.openai import KEYS, open_solver
+from edgedc.spending import Spending
+
+DECOMPOSER_KEY = "EDGEDC_DECOMPOSER_API_KEY"
+
+
+class Desk:
+    """Everything is closed with the stack. Raises what opening raises."""
+
+    def __init__(self, stack: ExitStack, paying: Paying) -> None:
+        self._stack, self._paying = stack, paying
+        self._spending: Spending | None = None
+        self._remotes: dict[tuple[str, str], Remote] = {}
+        self._decomposers: dict[tuple[str, str, str], Decomposer] = {}
+
+    @property
+    def spent(self) -> float | None:
+        """US dollars that were booked through this desk; None where no price was known."""
+        return self._spending.spent if self._spending else None
+
+    def solver(self, model: str, url: str, price_as: str = "") -> Remote:
+        if (model, url) not in self._remotes:
+            self._remotes[model, url] = self._open(model, url, price_as)
+        return self._remotes[model, url]
+
+    def far_decomposer(self, job: Job) -> Remote | None:
+        """The one elsewhere, where the job names one."""
+        if not job.decomposer_model:
+            return None
+        model, url = job.decomposer_model, job.decomposer_url
+        if (model, url) not in self._remotes:
+            # The solver's key is not for another server's eyes.
+            keys = (DECOMPOSER_KEY, *KEYS) if _host(url) in ("", _host(job.url)) else (DECOMPOSER_KEY,)
+            flags = ("--decomposer-model", "--decomposer-url")
+            self._remotes[model, url] = self._open(model, url, job.price_as, keys=keys, flags=flags)
+        return self._remotes[model, url]
+
+    def _open(self, model: str, url: str, price_as: str, **settings: Any) -> Remote:
+        # What is spent is booked wherever the price is known: another run may have a ceiling for the day.
+        price = self._paying.price(model, price_as)
+        if price and self._spending is None:
+            self._spending = Spending(self._paying)
+            self._stack.callback(self._spending.close)
+        budget = Budget.on(self._spending, price) if price and self._spending else None
+        solver = open_solver(
+            model, url, budget=budget, timeout_s=self._paying.timeout, breaker=breaker_of(_host(url)), **settings
+        )
+        self._stack.callback(solver.close)
+        return Remote(solver, price)
+
+    def decomposer(self, job: Job) -> Decomposer | None:
+        """The one that the job names; None where it names none."""
+        named = (job.folder, job.decomposer_model, job.decomposer_url)
+        if named not in self._decomposers:
+            if far := self.far_decomposer(job):
+                made = Decomposer(far.name, "remote", far.solver.solve, "instruct-1")
+            elif job.folder:
+                local = choose_local(Settings(model=Path(job.folder)))
+                made = self._stack.enter_context(local.decomposer())
+            else:
+                return None
+            self._decomposers[named] = made
+        return self._decomposers[named]
+
+
+def _host(url: str) -> str:
+    """With its port, and without a password; "" for the server of the environment, which is the solver's."""
+    return urlsplit(url).netloc.rpartition("@")[2]

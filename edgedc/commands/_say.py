@@ -1,0 +1,21 @@
+"""Text that came from a model or a file, put on stdout."""
+
+import sys
+
+import click
+
+# What a model says must not steer the terminal: its colours, its title, its clipboard.
+_STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
+
+
+def plain(text: str) -> str:
+    """The text without what would steer a terminal."""
+    return text.translate(_STEERING)
+
+
+def say(text: str, *, nl: bool = True) -> None:
+    """To stdout. A terminal is not steered; what it cannot write, and a lone surrogate, become escapes."""
+    if sys.stdout.isatty():
+        text = plain(text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=nl)
