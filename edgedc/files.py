@@ -8,15 +8,23 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, Self
 
 from edgedc.errors import EdgedcError, InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Row = dict[str, Any]
+
+_LONGEST_LINE = 1 << 24  # bytes: no question or demonstration is that long, and a line is held in memory
 
 
 def read_text(path: Path) -> str:
@@ -38,14 +46,28 @@ def read_rows(path: Path) -> Iterator[Row]:
 def numbered_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """The objects of a JSONL file, each with its line number from 1. Raises InputError as `read_rows` does."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _row(line, f"{path}:{number}")
+        file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    with file:
+        yield from rows_in(file, path)
+
+
+def rows_in(file: IO[bytes], name: object) -> Iterator[tuple[int, Row]]:
+    """The same of a file that is open, as stdin is; errors call it `name`. Holds one line at a time."""
+    number = 0
+    try:
+        while line := file.readline(_LONGEST_LINE):
+            number += 1
+            if len(line) == _LONGEST_LINE:
+                raise InputError(f"{name}:{number}: a line of {_LONGEST_LINE >> 20} MB or more: leave it out")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if text.strip():
+                yield number, _row(text, f"{name}:{number}")
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text: {error}") from error
+        raise InputError(f"{name}:{number + (not number)}: not UTF-8 text: {error}") from error
 
 
 def _row(line: str, where: str) -> Row:
@@ -77,55 +99,120 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:24]
 
 
-class RowWriter:
-    """Appends JSONL rows that carry a `key`; knows which keys the file already has.
+class RowAppender:
+    """Appends JSONL rows that carry a `key`, and keeps none of them in memory.
 
-    Opening drops a last line that a kill left incomplete. A row is on the disk before `write` returns. Raises
-    InputError for a file that holds anything else than such rows, and leaves it as it was.
+    Opening gives each row that is there to `seen`, which may raise; then it drops a last line that a kill left
+    incomplete. Raises InputError for a file that holds anything else than such rows, or that another process appends
+    to, and leaves it as it was. A row outlives this process when `write` returns, and a loss of power at most `sync_s`
+    seconds later, or when the block ends. A file that stays empty is removed then.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, seen: Callable[[Row], None], *, sync_s: float = 0.0) -> None:
+        self.path, self._sync_s, self._synced = path, sync_s, time.monotonic()
         try:
+            if path.exists() and not path.is_file():
+                raise InputError(f"{path}: cannot be written: not a regular file; give another")
             path.parent.mkdir(parents=True, exist_ok=True)
-            whole, end = _whole_rows(path)
-            self.rows = {row["key"]: row for row in whole}
-            # A lone surrogate, which a server may send, has no UTF-8; its \udXXX is the JSON for it.
-            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+            self._file = path.open("ab", buffering=0)
+        except FileExistsError as error:
+            raise InputError(f"{path}: cannot be written: {error.filename} is not a folder") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-        self._file.truncate(end)
+        try:
+            _lock(self._file, path)
+            self._end = _go_through(path, seen)
+            self._file.truncate(self._end)
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, row: Row) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.rows[row["key"]] = row
+        """Raises EdgedcError when there is no room for it; whole rows remain."""
+        # A lone surrogate, which a server may send, has no UTF-8; its \udXXX is the JSON for it.
+        data = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            if time.monotonic() - self._synced >= self._sync_s:
+                self._sync()
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+            raise self._failed(error) from error
+        self._end += len(data)
 
-    def __enter__(self) -> "RowWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with self._file:
+            if not self._end:
+                self.path.unlink(missing_ok=True)
+                return
+            try:
+                self._sync()
+            except OSError as failed:
+                raise self._failed(failed) from failed
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def _failed(self, error: OSError) -> EdgedcError:
+        return EdgedcError(f"{self.path}: cannot be written: {error.strerror}; run again to go on from there")
 
 
-def _whole_rows(path: Path) -> tuple[list[Row], int]:
-    """The rows of a file that a RowWriter wrote, and the byte behind the last whole one."""
-    data = path.read_bytes() if path.exists() else b""
-    end = data.rfind(b"\n") + 1
-    rows = []
-    for number, line in enumerate(data[:end].decode("utf-8", errors="replace").split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _row(line, f"{path}:{number}")
-        if "key" not in row:
-            raise InputError(f"{path}:{number}: not a row that edgedc wrote (no `key`); give another file to write to")
-        rows.append(row)
-    if not b'{"'.startswith(data[end : end + 2]):
-        raise InputError(f"{path}: its last line is not one that edgedc wrote; give another file to write to")
-    return rows, end
+class RowWriter(RowAppender):
+    """A RowAppender that keeps its rows: `rows`, by their keys. A row is on the disk before `write` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows: dict[str, Row] = {}
+        super().__init__(path, self._keep)
+
+    def write(self, row: Row) -> None:
+        super().write(row)
+        self._keep(row)
+
+    def _keep(self, row: Row) -> None:
+        self.rows[row["key"]] = row
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Have the file to ourselves until it is closed, which a kill does too. Two processes would write rows twice."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = not os.fstat(file.fileno()).st_nlink  # removed, as it stayed empty, while we opened it
+    except OSError as error:  # some network folders know no locks
+        taken = error.errno in (errno.EAGAIN, errno.EACCES)
+    if taken:
+        raise InputError(f"{path}: another process is writing to it; wait for it to end, or give another file")
+
+
+def _go_through(path: Path, seen: Callable[[Row], None]) -> int:
+    """Give `seen` each row of a file that a RowAppender wrote. Returns the byte behind the last whole line."""
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                if not b'{"'.startswith(line[:2]):
+                    raise InputError(f"{path}: its last line is not one that edgedc wrote; write to another file")
+                break
+            end += len(line)
+            if not line.strip():
+                continue
+            row = _row(line.decode("utf-8", errors="replace"), f"{path}:{number}")
+            if "key" not in row:
+                raise InputError(
+                    f"{path}:{number}: not a row that edgedc wrote (no `key`); give another file to write to"
+                )
+            seen(row)
+    return end
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
+def _speeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("speeds")
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, _speeds: Path) -> None:
+    """What edgedc keeps for a user is kept apart from the user's. A bundle's speed is measured once for all tests."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "speed").symlink_to(_speeds)
+    monkeypatch.setenv("EDGEDC_HOME", str(home))
+
+
+@pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Real data; tests that use it are skipped where it is absent."""
     folder = Path(os.environ.get("EDGEDC_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -49,8 +62,8 @@ def demonstrations(count: int) -> list[Row]:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A really trained model of 0.9M weights that knows the first six train problems of microworld by heart."""
+    from train.fitting.sft import train
     from train.settings import TrainSettings
-    from train.sft import train
 
     folder = tmp_path_factory.mktemp("model")
     data = write_rows(folder / "demonstrations.jsonl", demonstrations(6))

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from test_export import make_model
 
 from edgedc.cli import main
+from edgedc.commands._say import say
 from edgedc.decomposition import decomposition_of, render
 from edgedc.tasks.microworld import problems
 
@@ -94,6 +97,68 @@ def test_more_subquestions_than_asked_for_are_pointed_out_not_dropped(run, bundl
     assert ("more than the 1" in row["note"]) is row["over_cap"]
 
 
+class Terminal(io.StringIO):
+    """A terminal that remembers what was on it after each write."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        super().write(text)
+        self.seen.append(self.getvalue())
+        return len(text)
+
+
+def test_on_a_terminal_the_list_appears_as_it_forms(run, bundle_folder, monkeypatch):
+    code, text, _ = run("--model", bundle_folder, QUESTIONS[0])
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("--model", bundle_folder, QUESTIONS[0])[0] == code == 0
+    assert terminal.getvalue() == text
+    assert len(terminal.seen) > 5
+    assert all(text.startswith(seen) for seen in terminal.seen)
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("--model", bundle_folder, "--json", QUESTIONS[0])[0] == 0
+    assert json.loads(terminal.getvalue())["raw"] == text.rstrip("\n")
+
+
+def test_text_gives_a_terminal_no_orders(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    say("1. What is \x1b]0;owned\x07 a \x9b31mred thing\t?\r\n2. \ud800", nl=False)
+    assert sys.stdout.getvalue() == "1. What is \ufffd]0;owned\ufffd a \ufffd31mred thing\t?\ufffd\n2. \\ud800"
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A model of random weights, which writes anything but lists."""
+    return make_model(tmp_path_factory.mktemp("untrained") / "random", max_position_embeddings=4096)
+
+
+def test_the_grammar_makes_a_list_of_what_would_be_none_and_says_so(run, untrained):
+    given = ("--model", untrained, "--max-tokens", 30, "--json", QUESTIONS[0])
+    code, out, _ = run("--no-grammar", *given)
+    assert (code, json.loads(out)["status"], json.loads(out)["constrained"]) == (1, "unparsed", False)
+    _, out, _ = run(*given)
+    row = json.loads(out)
+    assert row["raw"].startswith("1. ") or row["raw"] == "No decomposition"
+    assert row["constrained"] is True
+
+
+def test_a_trained_model_writes_the_same_with_the_grammar_and_without(run, bundle_folder):
+    for question in QUESTIONS:
+        given = ("--model", bundle_folder, "--json", question)
+        held, free = (json.loads(run(*given, grammar)[1]) for grammar in ("--grammar", "--no-grammar"))
+        assert held["raw"] == free["raw"]
+        assert not held["constrained"]
+        assert not free["constrained"]
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
@@ -101,7 +166,8 @@ def test_more_subquestions_than_asked_for_are_pointed_out_not_dropped(run, bundl
         (["--model", "BUNDLE", "  \n"], "the question is empty"),
         (["--model", "BUNDLE"], "give a question"),
         (["--model", "BUNDLE", "--output", "x.jsonl", "Who?"], "--output needs --input"),
-        (["--model", "BUNDLE", "--input", "q.jsonl"], "--input needs --output"),
+        (["--model", "BUNDLE", "--input", "q.jsonl"], "q.jsonl: cannot be read: No such file"),
+        (["--model", "BUNDLE", "--input", "-", "Who?"], "--input takes its questions from the file"),
         (["--model", "BUNDLE", "--input", "q.jsonl", "--output", "q.jsonl"], "both --input and --output"),
         (["--model", "BUNDLE", "--input", "absent.jsonl", "--output", "x.jsonl"], "absent.jsonl: cannot be read"),
         (["--model", "absent", "Who?"], "absent: no such folder"),
@@ -191,7 +257,12 @@ def test_rows_of_another_run_are_not_mixed_in(run, bundle_folder, tmp_path):
     assert run(*batch(bundle_folder, source, output))[0] == 0
     before = output.read_bytes()
     other = write_jsonl(tmp_path / "other.jsonl", [{"question": q} for q in QUESTIONS[2:]])
-    for args in (batch(bundle_folder, source, output, "--backend", "onnx"), batch(bundle_folder, other, output)):
+    for args in (
+        batch(bundle_folder, source, output, "--backend", "onnx"),
+        batch(bundle_folder, source, output, "--no-grammar"),
+        batch(bundle_folder, source, output, "--max-subquestions", 2),
+        batch(bundle_folder, other, output),
+    ):
         code, _, err = run(*args)
         assert code == 2
         assert "row 1 is not this run's" in err
@@ -259,6 +330,8 @@ def test_an_interrupt_exits_130_and_leaves_whole_rows(bundle_folder, many, tmp_p
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "edgedc: interrupted"
     assert output.read_bytes().endswith(b"\n")
     assert 2 <= len(read_jsonl(output)) < MANY
+    *_, kept, _, last = err.splitlines()
+    assert last == "edgedc: interrupted"
+    assert re.fullmatch(rf"Kept in {output}: \d+ rows\. The same command goes on from there\.", kept)

@@ -1,13 +1,26 @@
 import platform
+import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from edgedc.errors import InputError
-from edgedc.files import RowWriter, key_of, numbered_rows, read_rows, read_text, sha256_of, staged_folder, write_text
+from edgedc.files import (
+    Row,
+    RowAppender,
+    RowWriter,
+    key_of,
+    numbered_rows,
+    read_rows,
+    read_text,
+    sha256_of,
+    staged_folder,
+    write_text,
+)
 
 # A job of 5 items that is killed in the middle of writing the item it is told.
 JOB = """
@@ -66,6 +79,78 @@ def test_a_file_that_edgedc_did_not_write_is_left_as_it_was(tmp_path: Path, text
     assert path.read_text() == text
 
 
+def test_a_file_that_stays_empty_is_removed_and_one_with_rows_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for left in (b"", b'{"key": "a ha'):
+        path.write_bytes(left)
+        with RowWriter(path):
+            assert path.exists()
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), RowWriter(path):
+        _ = 1 // 0
+    assert not path.exists()
+    with RowWriter(path) as out:
+        out.write({"key": "a"})
+    with RowWriter(path):
+        pass
+    assert [row["key"] for row in read_rows(path)] == ["a"]
+
+
+def test_one_process_writes_at_a_time_and_a_killed_one_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with RowWriter(path) as out:
+        out.write({"key": "a"})
+        with pytest.raises(InputError, match="another process is writing to it"):
+            RowWriter(path)
+    assert run_job(path, 2).returncode == -signal.SIGKILL
+    with RowWriter(path) as out:
+        assert list(out.rows) == ["a", "0", "1"]
+
+
+def test_rows_that_the_reader_refuses_stay_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"key": "a"}\n{"key": "b"}\n{"key": "c')
+    before, seen = path.read_bytes(), []
+
+    def refuse(row: Row) -> None:
+        seen.append(row["key"])
+        raise InputError("not ours")
+
+    with pytest.raises(InputError, match="not ours"):
+        RowAppender(path, refuse)
+    assert (path.read_bytes(), seen) == (before, ["a"])
+
+
+def no_more_than(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_row_for_which_there_is_no_room_leaves_whole_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    job = f"""
+from pathlib import Path
+from edgedc.errors import EdgedcError
+from edgedc.files import RowWriter
+with RowWriter(Path({str(path)!r})) as out:
+    try:
+        for k in range(9):
+            out.write({{"key": str(k), "text": "x" * 100}})
+    except EdgedcError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", job],
+        preexec_fn=partial(no_more_than, 500),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == f"{path}: cannot be written: File too large; run again to go on from there\n"
+    assert [row["key"] for row in read_rows(path)] == ["0", "1", "2", "3"]
+    assert path.read_bytes().endswith(b"}\n")
+
+
 def test_rows_with_any_text_come_back(tmp_path: Path) -> None:
     row = {"key": key_of("\ud800", 1), "text": "half a pair \ud800, \u2028, \x85, é, \n and \\ud800"}
     with RowWriter(tmp_path / "rows.jsonl") as out:
@@ -104,6 +189,8 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
         (b"\xff\xfe{", "UTF-8"),
         (b"[1]", ":1: each line must be a JSON object, not a list"),
         (b"[" * 100_000, ":1: not JSON"),
+        (b'{"a": 1}\n{"a": "\xe9"}', ":2: not UTF-8 text"),
+        (b'{"a": 1}\n' + b" " * (1 << 24), ":2: a line of 16 MB or more"),
     ],
 )
 def test_what_is_not_rows_is_said_in_one_line(tmp_path: Path, data: bytes, said: str) -> None:
