@@ -98,3 +98,267 @@ def test_a_task_without_known_decompositions_cannot_be_scored(run, tmp_path):
     assert (code, out) == (2, "")
     assert "decomposition is not known" in err
     assert run("--task", "nothing")[0] == 2
+
+
+@pytest.fixture
+def evaluate(capsys, tmp_path, monkeypatch):
+    """`edgedc evaluate` with these arguments, in a folder of its own: exit code, stdout, stderr."""
+    monkeypatch.setenv("EDGEDC_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        with pytest.raises(SystemExit) as ended:
+            main(["evaluate", *map(str, args)])
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return call
+
+
+SIMULATED = ("--solver-model", "simulated-solver", "--price-as", "gpt-4o-mini", "--split", "test")
+
+
+def test_decomposers_are_compared_on_the_same_questions(evaluate):
+    systems = ("--decomposer", "gold", "--decomposer", "none", "--decomposer", "cot", "--decomposer", "remote")
+    code, out, _ = evaluate(*systems, *SIMULATED, "--limit", 30, "--json", "--output", "rows.jsonl")
+    assert code == 0
+    gold, none, cot, remote = (json.loads(line) for line in out.splitlines())
+    assert gold["score"]["value"] > none["score"]["value"]
+    assert (none["modes"], cot["modes"]) == ({"single-stage": 30}, {"cot": 30})
+    assert remote["remote_tokens"] > gold["remote_tokens"]  # its decompositions are paid for
+    (against,) = none["against_first"]
+    assert (against["first"], against["second"], against["measure"]) == ("gold", "none", "accuracy")
+    assert against["difference"]["value"] == pytest.approx(none["score"]["value"] - gold["score"]["value"])
+    assert against["difference"]["p"] <= against["p_holm"] <= 1
+    assert gold["against_first"] == []
+
+    code, out, err = evaluate(*systems, *SIMULATED, "--limit", 30, "--output", "rows.jsonl")
+    assert code == 0
+    assert "120 of 120 rows are there already" in err
+    assert "McNemar, exact" in out
+    assert "SIMULATED" in out
+
+
+def test_the_ceiling_on_money_holds_and_the_rest_comes_with_more(evaluate, tmp_path):
+    args = ("--decomposer", "cot", *SIMULATED, "--limit", 12, "--output", "rows.jsonl")
+    code, out, err = evaluate(*args, "--max-cost", "0.0001")
+    assert (code, out) == (4, "")
+    assert not (tmp_path / "rows.jsonl").exists()  # not one call was made
+    worst = float(err.partition("could cost $")[2].partition(",")[0])
+    code, out, err = evaluate(*args, "--max-cost", f"{1.1 * worst:.6f}")
+    assert (code, out) == (4, "")
+    assert "Kept in rows.jsonl" in err
+    there = len((tmp_path / "rows.jsonl").read_text().splitlines())
+    assert 0 < there < 12
+    code, _, err = evaluate(*args, "--max-cost", "1")
+    assert code == 0
+    assert f"{there} of 12 rows are there already" in err
+    assert not (tmp_path / "home" / "spending.sqlite3").exists()  # simulated money is not spent
+
+
+def test_money_that_real_calls_cost_counts_in_a_rerun(evaluate, tmp_path):
+    from edgedc.solvers.loopback import Timing, serve
+
+    tasks = ("--task", "jsonl", "--data", "q.jsonl", "--split", "test", "--decomposer", "cot", "--output", "rows.jsonl")
+    with serve(lambda *_, **__: "The answer is: 4", "m", port=0, timing=Timing(0, 0), simulated=False) as url:
+        args = (*tasks, "--solver-model", "m", "--solver-url", url, "--price-as", "gpt-4o-mini")
+        one = '{"question": "What is 2 + 2?", "answer": "4"}\n'
+        (tmp_path / "q.jsonl").write_text(one)
+        assert evaluate(*args, "--max-cost", "0.0025")[0] == 0
+        booked = json.loads((tmp_path / "rows.jsonl").read_text())["calls"][0]["booked"]
+        assert booked > 0
+        (tmp_path / "q.jsonl").write_text(one + one.replace("2 + 2", "1 + 3"))
+        ceiling = booked + 0.0001  # less than the worst case of another call
+        code, _, err = evaluate(*args, "--max-cost", ceiling)
+        assert code == 4
+        assert f"${booked:.6f} of --max-cost" in err
+        code, _, err = evaluate(*args, "--max-cost-per-day", ceiling)
+        assert code == 4
+        assert "--max-cost-per-day" in err
+        code, out, _ = evaluate(*args)
+        assert (code, "100.0%" in out) == (0, True)
+
+
+def test_several_tasks_are_scored_each_by_its_own_measure(evaluate, tmp_path):
+    drop = {"context": "Passage: The Lions won 12-3.\nQuestion: Who won?\nAnswer:", "ref_text": "Lions|the Lions"}
+    (tmp_path / "d.jsonl").write_text(json.dumps(drop) + "\n")
+    (tmp_path / "b.json").write_text('[{"Question": "Who won?", "answer": ["The Lions"]}]')
+    from edgedc.solvers.loopback import Timing, serve
+
+    with serve(lambda *_, **__: "The answer is: Lions 12", "m", port=0, timing=Timing(0, 0), simulated=False) as url:
+        args = ("--decomposer", "cot", "--solver-model", "m", "--solver-url", url, "--split", "test", "--paper")
+        code, out, _ = evaluate(*args, "--tasks", "drop=d.jsonl,bamboogle=b.json", "--json")
+        drop, bamboogle = (json.loads(line) for line in out.splitlines())
+        assert (code, drop["score"]["metric"], bamboogle["score"]["metric"]) == (0, "F1", "accuracy")
+        assert (drop["score"]["value"], drop["paper"]["value"]) == (0.67, 1.0)
+        assert (bamboogle["score"]["value"], bamboogle["paper"]["value"]) == (0.0, 0.0)
+        assert drop["usd"] is None  # no price is known, and that is not 0
+        out = evaluate(*args, "--tasks", "drop=d.jsonl")[1]
+        assert "+33.0" in out  # what the released code's matching adds
+        assert evaluate(*args, "--tasks", "dorp=d.jsonl")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--decomposer", "none"), "needs a solver"),
+        (("--decomposer", "nobody.jsonl"), "no such file"),
+        (("--solver-url", "http://127.0.0.1:1/v1"), "--solver-model"),
+        (("--replay", "nothing.jsonl"), "no such file"),
+        (("--timing", "original"), "--replay"),
+        (("--solver-model", "m", "--max-cost", "-1"), "more than 0"),
+        (
+            ("--solver-model", "simulated-solver", "--task", "gsm8k", "--data", "q.jsonl", "--decomposer", "cot"),
+            "microworld",
+        ),
+        (("--matrix", "m.toml"), "m.toml"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(evaluate, tmp_path, args, said):
+    (tmp_path / "q.jsonl").write_text('{"question": "How many?", "answer": "#### 4"}\n')
+    code, out, err = evaluate(*args)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+
+
+MATRIX = """
+[decomposers.gold]
+[decomposers.alone]
+use = "none"
+[decomposers.written]
+use = "said.jsonl"
+published = "S_D-T"
+[decomposers.chat]
+[solvers.pretend]
+model = "simulated-solver"
+price_as = "gpt-4o-mini"
+published = "GPT-3.5"
+[solvers.theirs]
+replay = "runs/mini"
+[tasks.small]
+task = "microworld"
+limit = 6
+[tasks.gsm8k]
+data = "g.jsonl"
+[[tables]]
+name = "main"
+decomposers = ["gold", "alone", "written"]
+solvers = ["pretend"]
+[[tables]]
+name = "modes and caps"
+decomposers = ["gold"]
+solvers = ["pretend"]
+tasks = ["small"]
+modes = ["static", "interactive"]
+caps = ["own", 2]
+[[tables]]
+name = "recorded"
+decomposers = ["chat"]
+solvers = ["theirs"]
+tasks = ["gsm8k"]
+"""
+
+
+def test_a_matrix_is_filled_cell_by_cell(evaluate, tmp_path):
+    rows = [{"question": "What is 2 + 2?", "answer": "What is it? ** 4\n#### 4"}]
+    (tmp_path / "g.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "said.jsonl").write_text('{"question": "What is 2 + 2?", "raw": "1. What?"}\n')
+    (tmp_path / "runs" / "mini").mkdir(parents=True)
+    run = {"problem": "What is 2 + 2?", "questions": "Q1: What?", "answers": "Final answer: 4", "answer": 4.0}
+    (tmp_path / "runs" / "mini" / "eval_chat.jsonl").write_text(json.dumps(run) + "\n")
+    (tmp_path / "m.toml").write_text(MATRIX)
+    code, out, _ = evaluate("--matrix", "m.toml", "--output", "rows.jsonl", "--json")
+    assert code == 0
+    cells = {tuple(one["cell"].values()): one for one in json.loads(out)}
+    assert len(cells) == 10
+    gold = cells["gold", "pretend", "small", "static", "own"]
+    assert (gold["graded"]["n"], gold["simulated"], gold["why"]) == (6, True, "")
+    dynamic = cells["gold", "pretend", "small", "interactive", "own"]
+    assert dynamic["tokens"] > gold["tokens"]  # a call a step
+    for cell in (("alone", "pretend", "gsm8k", "static", "own"), ("written", "pretend", "gsm8k", "static", "own")):
+        assert cells[cell]["graded"] is None  # not a 0
+        assert "microworld" in cells[cell]["why"]
+    assert cells["alone", "pretend", "gsm8k", "static", "own"]["published"][0]["value"] == 20.32
+    assert cells["written", "pretend", "gsm8k", "static", "own"]["published"][0]["value"] == 67.02
+    assert "no cap changes them" in cells["gold", "pretend", "small", "static", 2]["why"]
+    assert cells["chat", "theirs", "gsm8k", "static", "own"]["graded"]["value"] == 1.0
+
+    before = (tmp_path / "rows.jsonl").read_text()
+    code, out, err = evaluate("--matrix", "m.toml", "--output", "rows.jsonl")
+    assert code == 0
+    assert (tmp_path / "rows.jsonl").read_text() == before  # nothing is asked again
+    assert "6 of 6 rows are there already" in err
+    assert "20.32" in out
+    assert "not run [1]" in out
+    assert "[1] not run: simulated-solver knows microworld" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('use = "none"', "use = 3"), "[decomposers.alone] use = 3"),
+        (('use = "none"', 'user = "x"'), "has no 'user'"),
+        (('decomposers = ["chat"]', 'decomposers = ["chet"]'), "no [decomposers.chet]"),
+        (('"interactive"]', '"dynamic"]'), "'dynamic'"),
+        (('caps = ["own", 2]', "caps = [0]"), "caps: 0"),
+        (("[tasks.small]", "[task.small]"), "unknown 'task'"),
+        (('task = "microworld"', 'task = "minworld"'), "is no task"),
+        (("[[tables]]", "[tables]"), "TOML"),
+    ],
+)
+def test_a_bad_matrix_is_one_line(evaluate, tmp_path, change, said):
+    (tmp_path / "m.toml").write_text(MATRIX.replace(*change))
+    code, out, err = evaluate("--matrix", "m.toml", "--output", "rows.jsonl")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_recorded_runs_are_shown_with_what_they_say_of_a_new_decomposer(evaluate, data_folder, tmp_path):
+    code, out, _ = evaluate("--replay", data_folder / "replay", "--json", "--limit", 30)
+    assert code == 0
+    found = json.loads(out)
+    runs = {(one["solver"], one["decomposer"]): one for one in found["runs"]}
+    assert len(runs) == 10
+    chat = runs["chatgpt", "ChatGPT"]
+    assert chat["accuracy"]["n"] == 660  # the runs themselves are never cut
+    assert chat["accuracy"]["share"] == pytest.approx(chat["published"]["published"], abs=0.02)
+    assert {len(one) for one in found["left_out"].values()} == {5}
+    assert found["estimates"] == []
+
+    recording = data_folder / "replay" / "chatgpt" / "eval_finetune_medium_first660.jsonl"
+    args = ("--replay", data_folder / "replay", "--decomposer", recording, "--limit", 30)
+    code, out, _ = evaluate(*args)
+    assert code == 0
+    assert "ESTIMATES for these questions: no solver was asked" in out
+    assert "ROUGE-L F1" in out
+    code, out, _ = evaluate(*args, "--json")
+    for made in json.loads(out)["estimates"]:
+        assert made["interval"][0] < made["value"] < made["interval"][1]
+        assert made["outside"] is False
+        assert made["decompositions"]["questions"] == 30
+
+
+def test_a_bundle_gets_an_estimate_of_its_accuracy(evaluate, bundle_folder, data_folder):
+    args = ("--model", bundle_folder, "--threads", 1, "--max-tokens", 60, "--limit", 3)
+    code, out, err = evaluate("--replay", data_folder / "replay", *args)
+    assert code == 0, err
+    assert "estimated accuracy" in out
+    assert "Extrapolated" in out  # it knows six questions of another world by heart
+
+
+def test_too_few_recorded_decomposers_give_accuracies_and_no_estimate(evaluate, tmp_path):
+    (tmp_path / "runs" / "mini").mkdir(parents=True)
+    run = {"problem": "What is 2 + 2?", "questions": "Q1: What?", "answers": "Final answer: 4", "answer": 4.0}
+    (tmp_path / "runs" / "mini" / "eval_chat.jsonl").write_text(json.dumps(run) + "\n")
+    gold = {"question": "What is 2 + 2?", "answer": "What is it? ** 4\n#### 4"}
+    (tmp_path / "g.jsonl").write_text(json.dumps(gold) + "\n")
+    code, out, _ = evaluate("--replay", "runs", "--data", "g.jsonl")
+    assert (code, "100.0%" in out, "Errors" in out) == (0, True, False)
+    assert evaluate("--replay", "runs", "--data", "g.jsonl", "--json")[0] == 0
+    code, _, err = evaluate("--replay", "runs", "--data", "g.jsonl", "--decomposer", "gold")
+    assert (code, "4 recorded decomposers" in err) == (2, True)
+    code, _, err = evaluate("--replay", "runs")
+    assert (code, "--data" in err) == (2, True)

@@ -222,7 +222,7 @@ def test_every_task_loads_beside_its_score() -> None:
         task = find_task(name)
         assert callable(task.load)
         assert callable(task.score)
-    with pytest.raises(InputError, match="microworld, gsm8k, strategyqa, jsonl"):
+    with pytest.raises(InputError, match="microworld, gsm8k, drop, bamboogle, strategyqa, jsonl"):
         find_task("gsm9k")
 
 

@@ -4,17 +4,21 @@ Shares of questions have Wilson intervals. Means, and shares of subquestions or 
 several, have percentile bootstrap intervals over questions (2,000 resamples with a fixed seed).
 """
 
-import random
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from edgedc.assignment import best_pairs
 from edgedc.bench.quality import Share, rouge_l, score_decomposition
+from edgedc.bench.statistics import Estimate, bootstrap
 from edgedc.decomposition import Decomposition
 
-RESAMPLES = 2000
+# from this ROUGE-L on two subquestions count as the same one in other words
+SAME = 0.5
 
+_REFERENCE = re.compile(r"#(\d+)")
 _NUMBER = re.compile(r"(?<![\w#.])\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?<![\w#.])\d+(?:\.\d+)?")
 _IN_WORDS = {
     word: str(value)
@@ -37,7 +41,9 @@ class Scored:
     case and punctuation, no stemming; 0 for what could not be read. `numbers` are the numbers in its subquestions, in
     digits, `copied` those that occur in the question, in digits or words, or in a known subquestion: the others are
     made up. `repeated` subquestions say what an earlier one of the same decomposition says, but for case and
-    punctuation.
+    punctuation. `covered` of the `known` subquestions have one of these, of its own, that says the same: ROUGE-L F1 of
+    SAME or more, paired for the largest sum. `in_order` of the `pairs` of covered ones stand as the known ones do.
+    `references` are the `#k`, `valid` those of an earlier subquestion.
     """
 
     parsed: bool
@@ -48,14 +54,12 @@ class Scored:
     numbers: int
     copied: int
     repeated: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its interval; None where there was nothing to count."""
-
-    value: float
-    interval: tuple[float, float]
+    known: int
+    covered: int
+    pairs: int
+    in_order: int
+    references: int
+    valid: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,9 @@ class Decompositions:
     rouge: Estimate
     copied: Estimate | None
     repeated: Estimate | None
+    coverage: Estimate | None
+    order: Estimate | None
+    references: Estimate | None
 
 
 def score(question: str, made: Decomposition, known: Decomposition) -> Scored:
@@ -78,6 +85,9 @@ def score(question: str, made: Decomposition, known: Decomposition) -> Scored:
     allowed = set(_numbers(question, words=True)).union(*(_numbers(text, words=True) for text in known.texts))
     said = [number for text in texts for number in _numbers(text, words=False)]
     plain = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
+    places = [place for _, place in _covered(texts, known.texts)]
+    pairs = list(itertools.combinations(places, 2))
+    references = [(place, int(k)) for place, text in enumerate(texts, start=1) for k in _REFERENCE.findall(text)]
     return Scored(
         parsed=match.parsed,
         exact=match.exact,
@@ -87,6 +97,12 @@ def score(question: str, made: Decomposition, known: Decomposition) -> Scored:
         numbers=len(said),
         copied=sum(number in allowed for number in said),
         repeated=sum(text in plain[:place] for place, text in enumerate(plain)),
+        known=len(known.subquestions),
+        covered=len(places),
+        pairs=len(pairs),
+        in_order=sum(first < second for first, second in pairs),
+        references=len(references),
+        valid=sum(0 < k < place for place, k in references),
     )
 
 
@@ -104,6 +120,9 @@ def summarise(scores: Iterable[Scored]) -> Decompositions:
             "rouge": ([one.rouge for one in scores], ones),
             "copied": ([one.copied for one in scores], [one.numbers for one in scores]),
             "repeated": ([one.repeated for one in scores], counts),
+            "coverage": ([one.covered for one in scores], [one.known for one in scores]),
+            "order": ([one.in_order for one in scores], [one.pairs for one in scores]),
+            "references": ([one.valid for one in scores], [one.references for one in scores]),
         }
     )
     count, rouge = ratios["count"], ratios["rouge"]
@@ -118,32 +137,16 @@ def summarise(scores: Iterable[Scored]) -> Decompositions:
         rouge=rouge,
         copied=ratios["copied"],
         repeated=ratios["repeated"],
+        coverage=ratios["coverage"],
+        order=ratios["order"],
+        references=ratios["references"],
     )
 
 
-def bootstrap(ratios: dict[str, tuple[Sequence[float], Sequence[float]]]) -> dict[str, Estimate | None]:
-    """Sum over sum of each pair of columns, one entry a question, with its percentile interval over questions.
-
-    The questions are drawn anew, with replacement, and all columns from the same ones. None where the lower sum is 0.
-    """
-    rng = random.Random(0)
-    n = len(next(iter(ratios.values()))[0])
-    draws: dict[str, list[float]] = {name: [] for name in ratios}
-    for _ in range(RESAMPLES):
-        chosen = rng.choices(range(n), k=n)
-        for name, (upper, lower) in ratios.items():
-            total = sum([lower[k] for k in chosen])
-            if total:
-                draws[name].append(sum([upper[k] for k in chosen]) / total)
-    return {name: _estimate(upper, lower, draws[name]) for name, (upper, lower) in ratios.items()}
-
-
-def _estimate(upper: Sequence[float], lower: Sequence[float], draws: list[float]) -> Estimate | None:
-    if not sum(lower):
-        return None
-    draws = sorted(draws)
-    edge = round(0.025 * (len(draws) - 1))
-    return Estimate(sum(upper) / sum(lower), (draws[edge], draws[-1 - edge]))
+def _covered(made: list[str], known: list[str]) -> list[tuple[int, int]]:
+    """(known, made) places of the subquestions that say the same, one to one."""
+    scores = [[rouge_l(text, wanted) for text in made] for wanted in known]
+    return [(row, column) for row, column in best_pairs(scores) if scores[row][column] >= SAME]
 
 
 def _numbers(text: str, *, words: bool) -> list[Fraction]:

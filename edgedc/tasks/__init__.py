@@ -10,10 +10,12 @@ from edgedc.decomposition import Decomposition
 from edgedc.errors import InputError
 from edgedc.flags import flag
 
-# module of each task; each has  load(selection) -> Iterator[Example]  and  score(text, example) -> bool
+# module of each task; each has  load(selection) -> Iterator[Example]  and  score(text, example) -> bool, at least
 TASKS = {
     "microworld": "edgedc.tasks.microworld",
     "gsm8k": "edgedc.tasks.gsm8k",
+    "drop": "edgedc.tasks.drop",
+    "bamboogle": "edgedc.tasks.bamboogle",
     "strategyqa": "edgedc.tasks.strategyqa",
     "jsonl": "edgedc.tasks.jsonl",
 }
@@ -23,7 +25,8 @@ TASKS = {
 class Example:
     """A question, what it is asked about, and what is known of its answer.
 
-    `read_examples` fills in `task`, and `split` where the data does not have one of its own for each question.
+    `answers` are all that count as right, each as its spans, where there may be several; `answer` is the first one's
+    text. `read_examples` fills in `task`, and `split` where the data does not have one of its own for each question.
     """
 
     id: str
@@ -33,13 +36,14 @@ class Example:
     decomposition: Decomposition | None = None
     task: str = ""
     split: str = ""
+    answers: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which questions of which task."""
 
-    task: str = flag("microworld", "Task: microworld, gsm8k, strategyqa or jsonl.")
+    task: str = flag("microworld", "Task: microworld, gsm8k, drop, bamboogle, strategyqa or jsonl.")
     data: str = flag("", "The task's file, or its id on the hub. microworld needs none.")
     split: str = flag("train", "Split: train or test; microworld has heldout too (domains never trained on).")
     limit: int | None = flag(None, "Take at most this many questions.")
@@ -52,18 +56,32 @@ class Selection:
 
 @dataclass(frozen=True)
 class Task:
-    """`load` yields the examples of a selection; `score` says whether a solver's text gives the example's answer."""
+    """`load` yields the examples of a selection; `score` says whether a solver's text gives the example's answer.
+
+    `grade` is the task's own measure, from 0 to 1, and `metric` its name: `score` where the module has no other.
+    `paper_grade` matches as the released code of arXiv 2402.15000 does, for comparison; None where it has no such task.
+    """
 
     name: str
     load: Callable[[Selection], Iterator[Example]]
     score: Callable[[str, Example], bool]
+    grade: Callable[[str, Example], float]
+    metric: str
+    paper_grade: Callable[[str, Example], float] | None
 
 
 def find_task(name: str) -> Task:
     if name not in TASKS:
         raise InputError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
     module: Any = importlib.import_module(TASKS[name])
-    return Task(name, module.load, module.score)
+    return Task(
+        name,
+        module.load,
+        module.score,
+        grade=getattr(module, "grade", lambda text, example: float(module.score(text, example))),
+        metric=getattr(module, "METRIC", "accuracy"),
+        paper_grade=getattr(module, "paper_grade", None),
+    )
 
 
 def read_examples(selection: Selection) -> Iterator[Example]:

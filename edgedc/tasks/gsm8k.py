@@ -16,6 +16,7 @@ from edgedc.files import Row, numbered_rows
 from edgedc.tasks import Example, Selection
 from edgedc.tasks.scoring import gives_number, number_in
 
+METRIC = "exact match"
 HUB_ID = "openai/gsm8k"
 HUB_CONFIG = "socratic"
 
@@ -39,6 +40,19 @@ def load(selection: Selection) -> Iterator[Example]:
 
 def score(text: str, example: Example) -> bool:
     return gives_number(text, example.answer)
+
+
+def paper_grade(text: str, example: Example) -> float:
+    """As the released code of arXiv 2402.15000 has it: 1 where any word of the whole text is the answer.
+
+    It drops `$` and all that follows a point, so 18.75 is 18, and `**18**` is not. It raises for an answer that is no
+    integer; here that is 0.
+    """
+    answer = example.answer.replace(",", "")
+    if not re.fullmatch(r"-?\d+", answer, re.ASCII):
+        return 0.0
+    wanted = (answer, f"{int(answer):,}")
+    return float(any(word.removesuffix(".").partition(".")[0] in wanted for word in text.replace("$", "").split()))
 
 
 def _example(id: str, row: Row, where: str) -> Example:

@@ -1,0 +1,144 @@
+"""Intervals and tests against published figures, and against what they must be."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgedc.assignment import best_pairs
+from edgedc.bench.paired import adjusted, compare_systems
+from edgedc.bench.statistics import (
+    bootstrap_mean,
+    compare,
+    half_of,
+    holm,
+    mcnemar,
+    newcombe_paired,
+    paired_bootstrap,
+)
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 5) == 1.0
+    assert mcnemar(6, 0) == pytest.approx(2 / 2**6)
+    assert mcnemar(1, 9) == mcnemar(9, 1) == pytest.approx(2 * (1 + 10) / 2**10)
+    assert mcnemar(3000, 2900) == pytest.approx(0.1974, abs=0.001)  # large counts: the normal's 0.1974, corrected
+
+
+def test_the_interval_of_paired_shares_is_newcombes() -> None:
+    # Newcombe 1998 (paired), table II, method 10, for a, b, c, d = 36, 12, 2, 0: 0.0569 to 0.3404, first minus second
+    low, high = newcombe_paired(36, 12, 2, 50)
+    assert (-high, -low) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_paired_shares_are_compared_by_mcnemar() -> None:
+    first = [1] * 30 + [0] * 20
+    second = [1] * 28 + [0] * 2 + [1] * 12 + [0] * 8
+    made = compare(first, second)
+    assert (made.value, made.n, made.test) == (0.2, 50, "McNemar, exact")
+    assert made.p == pytest.approx(mcnemar(12, 2))
+    assert made.interval is not None
+    assert made.interval[0] < 0.2 < made.interval[1]
+
+
+def test_systems_that_agree_everywhere_get_no_p() -> None:
+    made = compare([1, 0, 1], [1, 0, 1])
+    assert (made.value, made.p) == (0.0, None)
+    assert "no question" in made.test
+
+
+def test_a_real_gain_in_f1_is_found_and_an_imagined_one_is_not() -> None:
+    rng = random.Random(1)
+    first = [rng.random() for _ in range(80)]
+    better = paired_bootstrap(first, [one + 0.1 + rng.uniform(-0.1, 0.1) for one in first])
+    assert better.p is not None
+    assert better.p < 0.001
+    assert better.interval is not None
+    assert better.interval[0] > 0.05
+    same = paired_bootstrap(first, [one + rng.uniform(-0.1, 0.1) for one in first])
+    assert same.p is not None
+    assert same.p > 0.05
+    assert same.interval is not None
+    assert same.interval[0] < 0 < same.interval[1]
+
+
+def test_few_questions_get_a_difference_and_nothing_else() -> None:
+    made = paired_bootstrap([0.1, 0.5], [0.4, 0.5])
+    assert (made.value, made.interval, made.p) == (pytest.approx(0.15), None, None)
+    assert "fewer than" in made.test
+    with pytest.raises(ValueError, match="not pairs"):
+        compare([1], [1, 0])
+    with pytest.raises(ValueError, match="not pairs"):
+        compare([], [])
+
+
+def test_a_test_of_nothing_finds_something_one_time_in_twenty() -> None:
+    """Under no difference p is below 0.05 about that often, so it means what it says."""
+    found = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        first = [float(rng.random() < 0.6) for _ in range(120)]
+        second = [float(rng.random() < 0.6) for _ in range(120)]
+        p = compare(first, second).p
+        found += p is not None and p < 0.05
+    assert 1 <= found <= 18  # exact tests err on the careful side
+
+
+def test_the_bootstrap_interval_covers_the_mean() -> None:
+    covered = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        low, high = bootstrap_mean([rng.random() for _ in range(60)]).interval
+        covered += low <= 0.5 <= high
+    assert covered >= 52
+
+
+def test_holm_steps_down() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_a_half_is_judged_by_the_hypergeometric() -> None:
+    # 4 of 8 are right; 4 drawn are all right in 1 of 70 ways
+    assert half_of(4, 4, 4, 8) == pytest.approx(2 / 70)
+    assert half_of(2, 4, 4, 8) == 1.0
+    assert half_of(4, 4, 3, 8) == 0.0  # more than there are
+    assert 0.05 < half_of(455, 660, 900, 1319) <= 1.0
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda columns: st.lists(
+            st.lists(st.integers(0, 9), min_size=columns, max_size=columns), min_size=1, max_size=5
+        )
+    )
+)
+def test_pairs_have_the_largest_sum(scores: list[list[int]]) -> None:
+    from itertools import permutations
+
+    pairs = best_pairs(scores)
+    rows, columns = len(scores), len(scores[0])
+    assert len(pairs) == min(rows, columns)
+    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
+    if rows <= columns:
+        best = max(sum(scores[k][p[k]] for k in range(rows)) for p in permutations(range(columns), rows))
+    else:
+        best = max(sum(scores[p[k]][k] for k in range(columns)) for p in permutations(range(rows), columns))
+    assert sum(scores[row][column] for row, column in pairs) == best
+
+
+def test_nothing_has_no_pairs() -> None:
+    assert best_pairs([]) == []
+    assert best_pairs([[], []]) == []
+
+
+def test_all_comparisons_are_adjusted_together() -> None:
+    right = {"a": [1.0] * 40, "b": [0.0] * 10 + [1.0] * 30, "c": [1.0] * 40}
+    rows = {name: [{"grade": grade} for grade in grades] for name, grades in right.items()}
+    rows["b"][0] = {"grade": None}  # it failed: neither's answer to this question counts
+    b, c = adjusted(compare_systems("t", "accuracy", rows))
+    assert (b.first, b.second, b.difference.n, c.p_holm) == ("a", "b", 39, None)
+    assert b.p_holm == b.difference.p == pytest.approx(2 / 2**9)  # the only test that was made
