@@ -13,15 +13,20 @@ from edgedc.errors import EdgedcError
 VERBS = {
     "decompose": "Break questions into subquestions, offline.",
     "ask": "Decompose here, solve there: the whole pairing.",
+    "flush": "Send the questions that wait for a solver.",
     "distill": "Teach, screen, train, merge and export, by a recipe.",
     "teach": "Write demonstrations from a teacher's decompositions.",
     "screen": "Keep the decompositions that lead a solver to the answer.",
     "train": "Fit a LoRA adapter, or a tiny model from scratch.",
     "merge": "Merge an adapter into its base: a model folder.",
     "export": "Convert a model to GGUF or ONNX, through the gate.",
-    "bench": "Compare local with remote decomposition.",
-    "evaluate": "Score a decomposer against known decompositions.",
+    "bench": "Measure speed; compare local with remote decomposition.",
+    "compare": "Say what really changed between two benches.",
+    "evaluate": "Score decomposers, with any solver, on any task.",
+    "serve": "An OpenAI-compatible endpoint: decompose here, solve there.",
     "simulate": "Run the simulated solver on this machine.",
+    "models": "List the models at hand.",
+    "pull": "Fetch a model from the hub.",
     "doctor": "Say what is installed; check a bundle.",
     "demo": "The whole chain on this machine, offline.",
 }
@@ -37,8 +42,12 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"edgedc.commands.{name}").command
         if name in recipes.VERBS and all(option.name != "recipe" for option in command.params):
             command.params.append(recipes.recipe_option())
-        for key, option in recipes.options_of(command).items():
-            option.envvar = f"EDGEDC_{name}_{key}".upper()  # as the flag is called, where click takes the parameter
+        parts = command.commands if isinstance(command, click.Group) else {}
+        for prefix, part in [(name, command), *((f"{name}_{k}", part) for k, part in parts.items())]:
+            for key, option in recipes.options_of(part).items():
+                option.envvar = (
+                    f"EDGEDC_{prefix}_{key}".upper()
+                )  # as the flag is called, where click takes the parameter
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

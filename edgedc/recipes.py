@@ -38,7 +38,7 @@ class Recipe:
 def known_recipes() -> dict[str, Path]:
     """The recipes that ship with edgedc, by name."""
     folder = Path(str(resources.files(workshop("train").__name__))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgedc.adapter import check_files
 from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, check_model_folder, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import scratch_folder
@@ -39,8 +40,7 @@ def over_base(base: Path, adapter: Path) -> Iterator[Path]:
 
 def _fill(folder: Path, base: Path, adapter: Path) -> None:
     check_model_folder(base)
-    if not (adapter / "adapter_config.json").is_file():
-        raise InputError(f"{adapter}: no adapter_config.json: not an adapter; make one with  edgedc train")
+    check_files(adapter)
     names = [path.name for pattern in _OF_BASE for path in base.glob(pattern)]
     tokenizer = adapter if (adapter / "tokenizer.json").is_file() else base
     for origin, wanted in ((base, names), (tokenizer, _OF_TOKENIZER)):

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgedc import __version__
+from edgedc.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from edgedc.backends import choose
 from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, Artifact, Manifest, now, read_manifest
 from edgedc.errors import InputError
 from edgedc.files import read_object, sha256_of
 
 from .gguf.vocab import read_chat_template
-from .model.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from .model.weights import open_weights
 
 # What a backend needs beside the weights; those that the model has are copied.

@@ -2,27 +2,33 @@
 
 Seconds are the calls' own, from the start of the request. Time to first token: to the first token of any kind. E2E: to
 the last. Speed: (tokens - 1) / (last token - first token), the inverse of the inter-token latency, per reply of two
-tokens or more. A whole question takes the sum of its calls, which follow one another. Each figure is a median over the
-answered questions; a 90th percentile needs 20 of them. Money counts remote tokens at the table's prices, failed
-questions left out; a local decomposer's electricity is not in it.
+tokens or more. A whole question takes what a person waits for it, from when it was meant to be asked, calls that
+overlap counted once; its time to first token is to that of the solver's last reply, which is the answer. Each figure is
+a median over the answered questions; a 90th percentile needs 20 of them. Money counts remote tokens at the table's
+prices. Apart from it, as a worst case: attempts that failed and may be billed, and the calls of failed questions. A
+local decomposer's electricity is not in it.
 """
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgedc.bench.percentiles import P90_NEEDS
 from edgedc.bench.quality import wilson_interval
 from edgedc.ledger import Price, Source, Usage, total_usage
-from edgedc.pipeline import Stage, Where
-
-P90_NEEDS = 20
+from edgedc.pipeline import FAILED, Stage, Where
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call's measurements, as they stand in the rows."""
+    """One call's measurements, as they stand in the rows.
+
+    `started_s` is when it was begun, from when the question was. `doubtful_usd` is what failed attempts may be billed
+    beyond its tokens, at the most; None where nobody kept count. `reasoning_tokens` are part of `output_tokens`.
+    """
 
     stage: str
     where: Where
@@ -34,6 +40,9 @@ class Call:
     total_s: float
     finish_reason: str
     bytes_sent: int
+    started_s: float = 0.0
+    doubtful_usd: float | None = None
+    reasoning_tokens: int = 0
 
     @property
     def usage(self) -> Usage:
@@ -42,13 +51,20 @@ class Call:
     @property
     def tokens_per_s(self) -> float | None:
         """None where there is no interval between tokens to measure: fewer than two, or all at once."""
+        return 1 / self.itl_s if self.itl_s else None
+
+    @property
+    def itl_s(self) -> float | None:
+        """Seconds between tokens, however many come in a chunk; None where `tokens_per_s` is."""
         if self.first_token_s is None or self.output_tokens < 2 or self.total_s <= self.first_token_s:
             return None
-        return (self.output_tokens - 1) / (self.total_s - self.first_token_s)
+        return (self.total_s - self.first_token_s) / (self.output_tokens - 1)
 
 
-def call_of(stage: Stage) -> Call:
+def call_of(stage: Stage, price: Price | None = None) -> Call:
+    """`price` is that of its tokens; None for a local call."""
     made = stage.generation
+    doubtful = None if made.booked is None else max(0.0, made.booked - stage.cost(price))
     return Call(
         stage=stage.name,
         where=stage.where,
@@ -57,15 +73,22 @@ def call_of(stage: Stage) -> Call:
         total_s=made.total_s,
         finish_reason=made.finish_reason,
         bytes_sent=made.bytes_sent,
+        started_s=stage.started_s,
+        doubtful_usd=0.0 if stage.where == "local" else doubtful,
+        reasoning_tokens=made.reasoning_tokens,
     )
 
 
 @dataclass(frozen=True)
 class Record:
-    """One question through one system. `error` is the one line of a failure; nothing else is known then.
+    """One question through one system. `error` is the one line of a failure; only times and calls are known then.
 
     `mode` is what really happened. `status` and `raw` are the decomposition's, None where nobody was asked for one.
     `exact` and `correct` are None where the gold decomposition or answer is not known. `simulated`: the solver said so.
+    `seconds` is what a person waits, from when the question was meant to be asked: calls may overlap. Of these are
+    `queued_s` before anything was done, and `turn_s` later on for a local model's turn. It was meant to be asked
+    `asked_s` after the start of its system's part of a `sitting`, which is one run of the bench. `circumstances` say
+    how it was asked.
     """
 
     system: str
@@ -80,14 +103,28 @@ class Record:
     calls: tuple[Call, ...] = ()
     simulated: bool = False
     error: str = ""
-
-    @property
-    def seconds(self) -> float:
-        return sum(call.total_s for call in self.calls)
+    seconds: float = 0.0
+    queued_s: float = 0.0
+    turn_s: float = 0.0
+    asked_s: float = 0.0
+    sitting: str = ""
+    circumstances: str = ""
 
     @property
     def bytes_sent(self) -> int:
         return sum(call.bytes_sent for call in self.calls)
+
+    @property
+    def solve(self) -> Call | None:
+        """The call whose reply is the answer."""
+        return next((call for call in self.calls if call.stage == "solve" and call.finish_reason != FAILED), None)
+
+    @property
+    def first_token_s(self) -> float | None:
+        """From when the question was meant to be asked to the first token of the solver's last reply."""
+        if self.solve is None or self.solve.first_token_s is None:
+            return None
+        return self.queued_s + self.solve.started_s + self.solve.first_token_s
 
 
 def record_from(row: dict[str, Any]) -> Record:
@@ -100,7 +137,10 @@ def record_from(row: dict[str, Any]) -> Record:
 class Summary:
     """The figures of one system. Tokens and bytes are means per answered question, money is US dollars.
 
-    `identity` is the decomposer's: the hashes of a local one, model and URL of a remote one.
+    `identity` is the decomposer's: the hashes of a local one, model and URL of a remote one. Of the remote tokens,
+    `cached_tokens` were read from a cache and `reasoning_tokens` written as reasoning; 0 where no server said so.
+    `doubtful_usd` is what failed attempts may cost at the most, None where calls were not booked; `failed_usd` what the
+    tokens of failed questions cost. Neither is in the other figures.
     """
 
     system: str
@@ -134,6 +174,10 @@ class Summary:
     usd_per_1000: float | None
     usd_per_correct: float | None
     bytes_per_question: float | None
+    cached_tokens: float | None = None
+    reasoning_tokens: float | None = None
+    doubtful_usd: float | None = None
+    failed_usd: float = 0.0
 
 
 def summarise(
@@ -151,6 +195,7 @@ def summarise(
     errors = [record.error for record in records if record.error]
     decomposing = [call for record in done for call in record.calls if call.stage == "decompose"]
     solving = [call for record in done for call in record.calls if call.stage != "decompose"]
+    remote = [call for call in (*decomposing, *solving) if call.where == "remote"]
     scored = [record.correct for record in done if record.correct is not None]
     golden = [record.exact for record in done if record.exact is not None]
     split = None
@@ -191,7 +236,20 @@ def summarise(
         usd_per_1000=_ratio(1000 * money, len(done)),
         usd_per_correct=_ratio(money, sum(scored)) if len(scored) == len(done) else None,
         bytes_per_question=_ratio(sum(record.bytes_sent for record in done), len(done)),
+        cached_tokens=_per(remote, done, "cached_tokens"),
+        reasoning_tokens=_per(remote, done, "reasoning_tokens"),
+        doubtful_usd=_sum(call.doubtful_usd for r in records for call in r.calls),
+        failed_usd=math.fsum(
+            _cost(call, solver_price, decomposer_price) for r in records if r.error for call in r.calls
+        ),
     )
+
+
+def _cost(call: Call, solver: Price, decomposer: Price | None) -> float:
+    """US dollars of a call's tokens."""
+    if call.where == "local":
+        return 0.0
+    return _money([call], decomposer if call.stage == "decompose" else solver)
 
 
 def _money(calls: Sequence[Call], price: Price | None) -> float:
@@ -207,6 +265,12 @@ def _per(calls: Sequence[Call], records: Sequence[Record], tokens: str) -> float
 
 def _ratio(part: float, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None where one of them is unknown."""
+    known = list(values)
+    return None if None in known else math.fsum(value for value in known if value is not None)
 
 
 def _median(values: Iterable[float | None]) -> float | None:

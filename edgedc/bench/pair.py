@@ -1,14 +1,20 @@
 """Local against remote decomposition: the same questions through every system, one row per question and system."""
 
 import json
+import secrets
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgedc import __version__
+from edgedc.bench.load import Limits, Load, Served, Turn, served, served_from, spread
 from edgedc.bench.machine import Machine, this_machine
 from edgedc.bench.metrics import Record, Summary, call_of, record_from, summarise
+from edgedc.bench.network import Network
 from edgedc.bench.quality import score_decomposition
 from edgedc.bench.systems import System
 from edgedc.bundle import now
@@ -16,7 +22,7 @@ from edgedc.errors import ContextError, EdgedcError, InputError, SolverError
 from edgedc.files import RowWriter, key_of, write_text
 from edgedc.generation import Solver
 from edgedc.ledger import Price
-from edgedc.pipeline import Answer, answer
+from edgedc.pipeline import Answer, Stage, answer
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example
 
@@ -55,7 +61,11 @@ class About:
 
 @dataclass(frozen=True)
 class Results:
-    """A bench's figures. `rows` is the name of the file of raw rows, which lies beside the results."""
+    """A bench's figures. `rows` is the name of the file of raw rows, which lies beside the results.
+
+    `network` is the emulated one, None where it is as it is. `served` has, for each system, how it fared under the
+    load; it is empty in results of before there was one.
+    """
 
     edgedc: str
     created: str
@@ -64,9 +74,38 @@ class Results:
     solver: About
     systems: tuple[Summary, ...]
     rows: str
+    load: Load = Load()
+    limits: Limits = Limits()
+    network: Network | None = None
+    served: tuple[Served, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def results_from(row: dict[str, Any], where: Path) -> Results:
+    """What `Results.to_json` wrote. Raises InputError for something else."""
+    try:
+        systems = tuple(_summary_from(system) for system in row["systems"])
+        read = {
+            "machine": Machine(**row["machine"]),
+            "solver": About(**{**row["solver"], "price": Price(**row["solver"]["price"])}),
+            "systems": systems,
+            "load": Load(**row.get("load", {})),
+            "limits": Limits(**row.get("limits", {})),
+            "network": Network(**row["network"]) if row.get("network") else None,
+            "served": tuple(served_from(system) for system in row.get("served", ())),
+        }
+        return Results(**{**row, **read})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{where}: not the results of  edgedc bench pair  ({error!r})") from error
+
+
+def _summary_from(row: dict[str, Any]) -> Summary:
+    price, interval = row["decomposer_price"], row["accuracy_95"]
+    sources = tuple(row["token_sources"])
+    known = {"decomposer_price": price and Price(**price), "accuracy_95": interval and tuple(interval)}
+    return Summary(**{**row, **known, "token_sources": sources})
 
 
 Progress = Callable[[int, int, Record], None]
@@ -85,39 +124,67 @@ def run_bench(
     output: Path,
     selection: dict[str, Any] | None = None,
     max_tokens: int = MAX_TOKENS_SOLVE,
+    load: Load = Load(),  # noqa: B008
+    limits: Limits = Limits(),  # noqa: B008
+    network: Network | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Put every question to every system, and write the results to `output` and the raw rows beside it.
 
-    The systems take turns on each question, so that a slow hour of the machine or the network falls on all of them.
+    One at a time, the systems take turns on each question, so that a slow hour of the machine or the network falls on
+    all of them; under any other `load` each system has it to itself, one after the other. A local model answers one
+    question at a time: the wait for its turn is part of what a question takes. `network` is what the provider's solver
+    is reached through, for the record.
+
     Rows that are already there are not asked for again; failed ones are. A failure of one question is a row of its own
     and the bench goes on; after MAX_FAILURES in a row, of all systems or of one, and where nothing else came, it
-    raises the last one's error. `progress` gets the count of rows so far, the count of all, and the row.
+    raises the last one's error. `progress` gets the count of rows so far, the count of all, and the row, in any thread
+    but one at a time.
 
-    Raises InputError, before any call, when two systems share a name or an identity, a remote decomposer has no price
-    or a question is empty; and BudgetError where the solver does. The rows made until then are kept.
+    Raises InputError, before any call, when two systems share a name or an identity, a remote decomposer has no price,
+    a question is empty, or the rows that are there were measured under another load or network; and BudgetError where
+    the solver does. The rows made until then are kept.
     """
     _validate(systems, examples)
-    records: dict[str, list[Record]] = {system.name: [] for system in systems}
+    asking = _Asking(provider, score, max_tokens, f"{load}, network {network.name if network else 'as it is'}")
+    turns = [(system, k) for k in range(len(examples)) for system in systems]
+    records: dict[tuple[str, int], Record] = {}
     failures = _Failures()
-    total = len(systems) * len(examples)
     with _open_rows(output) as writer:
-        turns = [(example, system) for example in examples for system in systems]
-        for done, (example, system) in enumerate(turns, start=1):
-            key = _key(system, example, provider, max_tokens)
-            row = writer.rows.get(key)
-            if row is not None and not row["error"]:
-                record = record_from({**row, "system": system.name})
-            else:
-                record, error = _measure(system, example, provider.solver, score, max_tokens)
-                writer.write({"key": key, **asdict(record)})
-                failures.count(system.name, error)
-            records[system.name].append(record)
+        _check_rows(writer, asking.circumstances, output)
+
+        def key(system: System, k: int) -> str:
+            return _key(system, examples[k], provider, max_tokens, asking.circumstances)
+
+        def note(k: int, record: Record) -> None:
+            records[record.system, k] = record
             if progress:
-                progress(done, total, record)
-    if failures.last and all(record.error for made in records.values() for record in made):
+                progress(len(records), len(turns), record)
+
+        missing = []
+        for system, k in turns:
+            row = writer.rows.get(key(system, k))
+            if row is not None and not row["error"]:
+                note(k, record_from({**row, "system": system.name}))
+            else:
+                missing.append((system, k))
+        parts = [missing] if load.one_by_one else [[turn for turn in missing if turn[0] is s] for s in systems]
+        for part in parts:
+            ask = partial(asking.measure, [(system, examples[k]) for system, k in part], time.monotonic())
+
+            def keep(number: int, made: tuple[Record, EdgedcError | None]) -> None:
+                (system, k), (record, error) = part[number], made  # noqa: B023
+                writer.write({"key": key(system, k), **asdict(record)})
+                note(k, record)
+                failures.count(system.name, error)
+
+            spread(len(part), load, ask, keep)
+    if failures.last and all(record.error for record in records.values()):
         raise failures.last
-    results = _results(systems, records, provider, selection or {}, output)
+    in_order = {system.name: [records[system.name, k] for k in range(len(examples))] for system in systems}
+    results = _results(systems, in_order, provider, selection or {}, output)
+    fared = tuple(served(in_order[system.name], load, limits) for system in systems)
+    results = replace(results, load=load, limits=limits, network=network, served=fared)
     write_text(output, results.to_json() + "\n")
     return results
 
@@ -160,49 +227,90 @@ def _validate(systems: Sequence[System], examples: Sequence[Example]) -> None:
             raise InputError(f"{system.name}: a remote decomposer needs a price: name one with --price-as or --prices")
 
 
-def _key(system: System, example: Example, provider: Provider, max_tokens: int) -> str:
+def _check_rows(writer: RowWriter, circumstances: str, output: Path) -> None:
+    """Seconds of different loads and networks are not for the same table."""
+    for row in writer.rows.values():
+        if row.get("circumstances") != circumstances:
+            said = row.get("circumstances") or "another edgedc's"
+            raise InputError(
+                f"{rows_beside(output)}: its rows were measured under another load or network ({said}; "
+                f"now: {circumstances}); give another --output"
+            )
+
+
+def _key(system: System, example: Example, provider: Provider, max_tokens: int, circumstances: str) -> str:
     """A hash of all that determines a row. The version stands for the prompts and the scorer; prices play no part."""
     decomposer = system.decomposer
     how = (decomposer.where, decomposer.style, decomposer.cap, decomposer.max_tokens) if decomposer else None
-    solver = (provider.solver.model, provider.url, provider.settings, max_tokens)
+    solver = (provider.solver.model, provider.url, provider.settings, max_tokens, circumstances)
     return key_of("pair", __version__, system.mode, system.identity, how, solver, asdict(example))
 
 
-def _measure(
-    system: System, example: Example, solver: Solver, score: Callable[[str, Example], bool], max_tokens: int
-) -> tuple[Record, EdgedcError | None]:
-    try:
-        made = answer(
-            example.question,
-            example.premise,
-            mode=system.mode,
-            solver=solver,
-            decomposer=system.decomposer,
-            max_tokens=max_tokens,
+class _Asking:
+    """How questions are asked in one sitting of a bench. Local models share one queue: the systems work in turn."""
+
+    def __init__(
+        self, provider: Provider, score: Callable[[str, Example], bool], max_tokens: int, circumstances: str
+    ) -> None:
+        self.circumstances = circumstances
+        self._provider, self._score, self._max_tokens = provider, score, max_tokens
+        self._sitting, self._local = secrets.token_hex(4), threading.Lock()
+
+    def measure(
+        self, part: Sequence[tuple[System, Example]], began: float, number: int, intended: float
+    ) -> tuple[Record, EdgedcError | None]:
+        """A question's row, and the error in it. It was meant to be asked at `intended`, of time.monotonic."""
+        started, (system, example) = time.monotonic(), part[number]
+        decomposer = system.decomposer
+        turn = Turn(decomposer.generate, self._local) if decomposer and decomposer.where == "local" else None
+        record = Record(
+            system.name,
+            example.id,
+            queued_s=max(0.0, started - intended),
+            asked_s=max(0.0, intended - began),
+            sitting=self._sitting,
+            circumstances=self.circumstances,
         )
-    except (SolverError, ContextError) as error:
-        return Record(system.name, example.id, error=str(error)), error
-    return _record(system, example, made, score, solver), None
+        made: Answer | None = None
+        error: EdgedcError | None = None
+        try:
+            made = answer(
+                example.question,
+                example.premise,
+                mode=system.mode,
+                solver=self._provider.solver,
+                decomposer=replace(decomposer, generate=turn.generate) if decomposer and turn else decomposer,
+                max_tokens=self._max_tokens,
+            )
+        except (SolverError, ContextError) as raised:
+            error = raised
+        seconds = time.monotonic() - started
+        record = replace(record, seconds=record.queued_s + seconds, turn_s=turn.waited_s if turn else 0.0)
+        if made:
+            record = replace(record, calls=tuple(call_of(stage, self._price(system, stage)) for stage in made.stages))
+            error = made.failure
+        if error:
+            return replace(record, error=str(error)), error
+        assert made
+        return self._answered(record, example, made), None
 
+    def _price(self, system: System, stage: Stage) -> Price | None:
+        return system.price if stage.name == "decompose" else self._provider.price
 
-def _record(
-    system: System, example: Example, made: Answer, score: Callable[[str, Example], bool], solver: Solver
-) -> Record:
-    decomposition, gold = made.decomposition, example.decomposition
-    return Record(
-        system=system.name,
-        id=example.id,
-        mode=made.mode,
-        status=decomposition.status if decomposition else None,
-        raw=decomposition.raw if decomposition else None,
-        exact=score_decomposition(decomposition, gold).exact if decomposition and gold else None,
-        answer=made.final,
-        correct=score(made.text, example) if example.answer else None,
-        # what a solver learns of its server it learns with the first answer: whether it is simulated, what it refuses
-        notes=(*made.notes, *getattr(solver, "remarks", ())),
-        simulated=getattr(solver, "simulated", False),
-        calls=tuple(call_of(stage) for stage in made.stages),
-    )
+    def _answered(self, record: Record, example: Example, made: Answer) -> Record:
+        decomposition, gold, solver = made.decomposition, example.decomposition, self._provider.solver
+        return replace(
+            record,
+            mode=made.mode,
+            status=decomposition.status if decomposition else None,
+            raw=decomposition.raw if decomposition else None,
+            exact=score_decomposition(decomposition, gold).exact if decomposition and gold else None,
+            answer=made.final,
+            correct=self._score(made.text, example) if example.answer else None,
+            # a solver learns of its server with the first answer: whether it is simulated, what it refuses
+            notes=(*made.notes, *getattr(solver, "remarks", ())),
+            simulated=getattr(solver, "simulated", False),
+        )
 
 
 def _results(

@@ -1,20 +1,52 @@
-"""The results of a bench as a person reads them: two tables, what to know about them, and the answer in a sentence."""
+"""The results of a bench as a person reads them: tables, what to know about them, and the answer in a sentence."""
+
+from collections.abc import Sequence
 
 from edgedc.bench.metrics import Summary
 from edgedc.bench.pair import Results
+from edgedc.bench.percentiles import Percentile
 from edgedc.bench.table import Cell, table
 
 
 def show(results: Results) -> str:
     """At most 120 columns for names of up to 26 characters. A simulated solver is named in the title and the answer."""
-    blocks = [_title(results), _quality_and_speed(results), _tokens_and_money(results)]
-    notes = [note for system in results.systems for note in _notes(system)]
-    if any(system.decomposer == "local" for system in results.systems):
-        notes.insert(0, "Money is what providers bill; the electricity of local decomposition is not in it.")
-    if notes:
+    blocks = [title(results), table(*quality_and_speed(results)), table(*tokens_and_money(results))]
+    if results.served:
+        blocks[2:2] = [table(*waits(results)), table(*under_load(results))]
+    if notes := notes_of(results):
         blocks.append("\n".join(notes))
     blocks.append("\n".join(answers(results)))
     return "\n\n".join(blocks)
+
+
+def notes_of(results: Results) -> list[str]:
+    """What a reader must know before they believe the figures, a line each."""
+    notes = [note for system in results.systems for note in _notes(system)]
+    notes[:0] = _circumstances(results)
+    if any(system.decomposer == "local" for system in results.systems):
+        notes.insert(0, "Money is what providers bill; the electricity of local decomposition is not in it.")
+    return notes
+
+
+def _circumstances(results: Results) -> list[str]:
+    """How the questions were asked, and what of the table is to be read with care."""
+    if not results.served:
+        return []
+    notes = [
+        f"Load: {results.load}. Seconds count from when a question was meant to be asked; TTFT is that of the solver's "
+        "last reply; waited: until something was done, or for a local model's turn. With 95 % bootstrap intervals."
+    ]
+    if results.limits.named:
+        notes.append(f"Goodput: questions with {results.limits}, per second.")
+    if results.network:
+        notes.append(f"EMULATED network: {results.network}, on top of the real one.")
+    for system, fared in zip(results.systems, results.served, strict=True):
+        if fared.sittings > 1:
+            notes.append(f"{system.system}: measured in {fared.sittings} sittings, whose seconds are added")
+        if unknown := fared.answered - fared.first_token.n:
+            missed = "; they count as too late" if results.limits.limit_ttft is not None else ""
+            notes.append(f"{system.system}: {unknown} of {fared.answered} answers came without a first token{missed}")
+    return notes
 
 
 def answers(results: Results) -> list[str]:
@@ -40,10 +72,12 @@ def _sentence(local: Summary, remote: Summary, *, named: bool) -> str:
     )
 
 
-def _title(results: Results) -> str:
+def title(results: Results) -> str:
+    """What was compared, on two lines."""
     price = results.solver.price
+    network = f"; EMULATED network: {results.network.name}" if results.network else ""
     return (
-        f"Local and remote decomposition with {_solver(results)}; prices: {price.date}\n"
+        f"Local and remote decomposition with {_solver(results)}; prices: {price.date}{network}\n"
         f"{results.machine.cpu or 'unknown processor'}, {results.machine.cores} cores, edgedc {results.edgedc}"
     )
 
@@ -55,7 +89,8 @@ def _solver(results: Results) -> str:
     return f"{kind} ({solver.model}{priced})"
 
 
-def _quality_and_speed(results: Results) -> str:
+def quality_and_speed(results: Results) -> tuple[Sequence[str], list[list[Cell]]]:
+    """Headers, and a row for each system."""
     headers = (
         "system",
         "questions",
@@ -86,10 +121,49 @@ def _quality_and_speed(results: Results) -> str:
                 _seconds(s.whole_p90_s),
             ]
         )
-    return table(headers, rows)
+    return headers, rows
 
 
-def _tokens_and_money(results: Results) -> str:
+def waits(results: Results) -> tuple[Sequence[str], list[list[Cell]]]:
+    """Headers, and a row for each system; with intervals where there are enough questions."""
+    headers = ("a question's time", "TTFT\nmedian", "ITL\nmedian", "E2E\nmedian", "\np90", "\np99")
+    rows: list[list[Cell]] = []
+    for system, fared in zip(results.systems, results.served, strict=True):
+        whole = (fared.whole.p50, fared.whole.p90, fared.whole.p99)
+        times = (_percentile(fared.first_token.p50), _seconds(fared.itl_s), *map(_percentile, whole))
+        rows.append([system.system, *times])
+    return headers, rows
+
+
+def under_load(results: Results) -> tuple[Sequence[str], list[list[Cell]]]:
+    """Headers, and a row for each system."""
+    headers = (
+        "under load",
+        "wall",
+        "questions\n/s",
+        "tokens\n/s",
+        "goodput\n/s",
+        "waited\nmedian",
+        "\np90",
+    )
+    rows: list[list[Cell]] = []
+    for system, fared in zip(results.systems, results.served, strict=True):
+        waited = (fared.waited.p50, fared.waited.p90)
+        rows.append(
+            [
+                system.system,
+                _seconds(fared.wall_s),
+                fared.answered_per_s,
+                fared.tokens_per_s,
+                fared.goodput,
+                *(_seconds(found.value) if found else None for found in waited),
+            ]
+        )
+    return headers, rows
+
+
+def tokens_and_money(results: Results) -> tuple[Sequence[str], list[list[Cell]]]:
+    """Headers, and a row for each system."""
     headers = (
         "per question",
         "decomp.\ntokens in",
@@ -119,7 +193,7 @@ def _tokens_and_money(results: Results) -> str:
                 _dollars(correct),
             ]
         )
-    return table(headers, rows)
+    return headers, rows
 
 
 def _notes(system: Summary) -> list[str]:
@@ -128,17 +202,30 @@ def _notes(system: Summary) -> list[str]:
     notes = []
     if system.failed:
         notes.append(f"{system.system}: {system.failed} of {system.questions} failed, the first: {system.first_error}")
+    # `auto` leads to these two
+    expected = ("static", "single-stage") if system.mode == "auto" else (system.mode,)
     for mode, count in system.modes.items():
-        if mode != system.mode:
+        if mode not in expected:
             why = f"{system.statuses.get('not_needed', 0)} need no decomposition"
             bad = f"{system.statuses.get('unparsed', 0)} could not be read"
             notes.append(
                 f"{system.system}: {count} of {done} asked in mode {mode} instead of {system.mode} ({why}, {bad})"
             )
-    if system.remarked > done - system.modes.get(system.mode, 0):
+    if system.remarked > done - system.modes.get(expected[0], 0):
         notes.append(f"{system.system}: {system.remarked} of {done} answers carry remarks; the rows have them")
     if "estimate" in system.token_sources:
         notes.append(f"{system.system}: some tokens are estimates, as nobody counted them")
+    if system.cached_tokens or system.reasoning_tokens:
+        cached, thought = system.cached_tokens or 0, system.reasoning_tokens or 0
+        notes.append(
+            f"{system.system}: of a question's remote tokens, {cached:,.1f} were read from a cache and "
+            f"{thought:,.1f} written as reasoning"
+        )
+    if system.doubtful_usd:
+        most = _dollars(system.doubtful_usd)
+        notes.append(f"{system.system}: not in its money: at most {most} for attempts that failed and may be billed")
+    if system.failed_usd:
+        notes.append(f"{system.system}: not in its money: {_dollars(system.failed_usd)} for questions that failed")
     return notes
 
 
@@ -153,6 +240,18 @@ def _seconds(seconds: float | None) -> str | None:
     if seconds < 0.001:
         return "<1 ms"
     return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def _percentile(found: Percentile | None) -> str | None:
+    """In seconds or, below a tenth of one, milliseconds."""
+    if found is None:
+        return None
+    if found.interval is None:
+        return _seconds(found.value)
+    small = found.interval[1] < 0.1
+    low, high = (f"{1000 * end:.0f}" if small else f"{end:.2f}" for end in found.interval)
+    value = f"{1000 * found.value:.0f} ms" if small else f"{found.value:.2f} s"
+    return f"{value} ({low}-{high})"
 
 
 def _dollars(money: float | None) -> str | None:

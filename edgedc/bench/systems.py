@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from edgedc.bundle import Manifest
 from edgedc.generation import Backend, Solver
 from edgedc.ledger import Price
-from edgedc.pipeline import Decomposer, Mode
+from edgedc.pipeline import Asked, Decomposer
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class System:
     """
 
     name: str
-    mode: Mode
+    mode: Asked
     decomposer: Decomposer | None = None
     identity: str = ""
     price: Price | None = None
@@ -28,13 +28,13 @@ class System:
 BASELINES = (System("single-stage", "single-stage"), System("cot", "cot"))
 
 
-def remote_system(solver: Solver, price: Price, url: str, mode: Mode) -> System:
+def remote_system(solver: Solver, price: Price, url: str, mode: Asked) -> System:
     """A large model that has not been trained to decompose breaks the question down over the network."""
     decomposer = Decomposer(solver.model, "remote", solver.solve, "instruct-1")
     return System("remote", mode, decomposer, f"{solver.model} at {url}", price)
 
 
-def local_system(name: str, backend: Backend, manifest: Manifest, weights: Sequence[str], mode: Mode) -> System:
+def local_system(name: str, backend: Backend, manifest: Manifest, weights: Sequence[str], mode: Asked) -> System:
     """A backend with the prompt that its model was trained on. `weights` are the sha256 of its files."""
     decomposer = Decomposer(backend.name, "local", backend.generate, manifest.prompt_style, manifest.max_subquestions)
     # the same weights in two engines, or behind another chat template, are not the same decomposer

@@ -52,7 +52,7 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
     run("decompose", "--model", out / "bundle", "--backend", "onnx", question)
 
     _step("Evaluate: exactly right decompositions of unseen problems")
-    base = workshop("train.sft").find_base("demo-base")[0]
+    base = workshop("train.fitting.sft").find_base("demo-base")[0]
     shares = [
         ("base, before training", "trained domains", _share("--model", base, "--limit", BASE_QUESTIONS, split="test")),
         ("student", "trained domains", _share("--model", out / "bundle", "--limit", QUESTIONS, split="test")),
@@ -64,7 +64,7 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
         run("ask", "--model", out / "bundle", "--price-as", PRICED_AS, *solver, question)
         _step("Bench: local against remote decomposition")
         priced = ("--price-as", PRICED_AS, "--output", out / "bench.json")
-        run("bench", "--model", out / "bundle", "--limit", BENCH_QUESTIONS, *solver, *priced)
+        run("bench", "pair", "--model", out / "bundle", "--limit", BENCH_QUESTIONS, *solver, *priced)
 
     click.echo(f"\nDone in {time.monotonic() - started:.0f} s. Unseen problems, decomposed exactly right:\n")
     click.echo(table(["decomposer", "problems", "share (95 % interval)"], [[*row] for row in shares]))

@@ -1,0 +1,172 @@
+"""edgedc bench latency: how fast local decomposers are."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgedc.backends import ENGINES, Choice, choose
+from edgedc.bench.latency import Latency, LatencySettings, check, measure
+from edgedc.bench.table import Cell, table
+from edgedc.bundle import read_manifest
+from edgedc.catalogue import find_model
+from edgedc.commands._local import default_model
+from edgedc.files import write_text
+from edgedc.flags import flags
+from edgedc.methods import check_decomposes
+
+FORMATS = ("md", "csv", "json", "jsonl")
+
+
+@click.command()
+@click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[MODEL]...")
+@click.option("--backend", type=click.Choice(ENGINES), help="Only what this engine runs.")
+@click.option("--quantization", "quantizations", multiple=True, help="Only this artifact of a bundle; repeatable.")
+@flags(LatencySettings)
+@click.option("-o", "form", type=click.Choice(FORMATS), default="md", show_default=True, help="How to print it.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Keep everything here as JSON, samples included."
+)
+def command(
+    models: tuple[Path, ...],
+    backend: str | None,
+    quantizations: tuple[str, ...],
+    latencysettings: LatencySettings,
+    form: str,
+    output: Path | None,
+) -> None:
+    """Measure every artifact of the bundles (default: the newest here, or the one that ships): prompt and generation
+    speed as llama-bench has them, load time, time to first token, time between tokens, whole replies, memory, energy.
+
+    One artifact at a time, each in a process of its own. What disturbs the measurement is said on stderr.
+    """
+    check(latencysettings)
+    choices = [choice for model in models or (default_model(),) for choice in _choices(model, backend, quantizations)]
+    measured = []
+    for choice in choices:
+        click.echo(f"measuring {choice.folder} {_type(choice)}", err=True)
+        made = measure(choice, latencysettings)
+        for line in made.warnings:
+            click.echo(f"warning: {line}", err=True)
+        measured.append(made)
+    if output:
+        write_text(output, json.dumps([asdict(made) for made in measured], indent=2) + "\n")
+    click.echo(_printed(form, measured))
+
+
+def _choices(model: Path, engine: str | None, quantizations: tuple[str, ...]) -> list[Choice]:
+    """Everything in a bundle that may run here; the engine of a model folder is its own."""
+    model = find_model(model)
+    known = next((e for e in ENGINES if e == engine), None)
+    first = choose(model, engine=known, quantization=quantizations[0] if quantizations else None)
+    check_decomposes(model, first.manifest.method)
+    if first.artifact is None:
+        return [first]
+    names = quantizations or [
+        a.quantization
+        for a in read_manifest(model).artifacts
+        if a.passed is not False and a.details.get("provider") != "cuda"
+    ]
+    formats = {"llamacpp": "gguf", "onnx": "onnx"}
+    return [
+        choose(model, engine=known or next(e for e in ENGINES if formats.get(e) == artifact.format), quantization=name)
+        for name in dict.fromkeys(names)
+        for artifact in read_manifest(model).artifacts
+        if artifact.quantization == name.lower() and (known is None or formats[known] == artifact.format)
+    ]
+
+
+def _type(choice: Choice) -> str:
+    return choice.artifact.quantization if choice.artifact else "fp32"
+
+
+def _printed(form: str, measured: list[Latency]) -> str:
+    rows = [row for made in measured for row in made.rows()]
+    if form == "json":
+        return json.dumps([asdict(made) for made in measured], indent=2)
+    if form == "jsonl":
+        return "\n".join(json.dumps(row) for row in rows)
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().rstrip("\n")
+    return "\n\n".join(part for part in (_speeds(measured), _waits(measured), _energies(measured)) if part)
+
+
+def _speeds(measured: list[Latency]) -> str:
+    """As llama-bench's own table."""
+    lines = [
+        [
+            f"{made.model} {made.type}",
+            f"{made.size / 2**20:.2f} MiB",
+            f"{made.n_params / 1e6:.2f} M",
+            made.backend,
+            made.n_threads,
+            speed.test,
+            f"{speed.avg_ts:.2f} ± {speed.stddev_ts:.2f}",
+        ]
+        for made in measured
+        for speed in made.speeds
+    ]
+    return _markdown(["model", "size", "params", "backend", "threads", "test", "t/s"], lines) if lines else ""
+
+
+def _markdown(headers: list[str], lines: list[list[Any]]) -> str:
+    rows = [headers, ["---"] * len(headers), *lines]
+    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+
+
+def _waits(measured: list[Latency]) -> str:
+    headers = (
+        "model",
+        "load\ns",
+        "cold\nTTFT ms",
+        "TTFT\nms",
+        "ITL\nms",
+        "E2E\nms",
+        "tokenize\nms",
+        "sample\nms",
+        "peak\nMB",
+    )
+    rows: list[list[Cell]] = []
+    for made in measured:
+        cold, warm = made.asked[:1], made.asked[1:]
+        rows.append(
+            [
+                f"{made.model} {made.type} {made.backend}",
+                f"{made.load_s:.2f}",
+                _ms(asked.ttft_s for asked in cold),
+                _ms(asked.ttft_s for asked in warm),
+                _ms(asked.itl_s for asked in warm),
+                _ms(asked.e2e_s for asked in warm),
+                _ms([made.tokenize_s]),
+                _ms([made.sample_s]),
+                f"{made.peak_bytes / 1e6:.0f}",
+            ]
+        )
+    return table(headers, rows) + "\nMedians of questions; the first one, cold, has a column of its own."
+
+
+def _ms(seconds: Iterable[float | None]) -> str | None:
+    known = [s for s in seconds if s is not None]
+    return f"{1000 * statistics.median(known):.3g}" if known else None
+
+
+def _energies(measured: list[Latency]) -> str:
+    lines = []
+    for made in measured:
+        energy = made.energy
+        if energy is None:
+            continue
+        n = len(made.asked)
+        net = "" if energy.net is None else f", {energy.net / n:.3g} J beyond idling ({energy.idle_watts:.1f} W)"
+        lines.append(f"{made.model} {made.type}: {energy.gross / n:.3g} J a question{net}; {energy.source}")
+    return "\n".join(lines) or "No energy: nothing here can be metered; --watts estimates it."

@@ -1,0 +1,228 @@
+"""edgedc bench: local decomposition against remote decomposition, on the same questions."""
+
+import itertools
+import math
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from edgedc.backends import ENGINES, Choice, Engine, choose, open_choice
+from edgedc.bench.cost import CostSettings
+from edgedc.bench.load import Limits, Load
+from edgedc.bench.network import network_of, through
+from edgedc.bench.pair import Provider, rows_beside, run_bench
+from edgedc.bench.screen import show
+from edgedc.bench.systems import BASELINES, System, local_system, remote_system
+from edgedc.bundle import MANIFEST
+from edgedc.catalogue import find_model
+from edgedc.commands._bench_report import write_report
+from edgedc.commands._local import default_model
+from edgedc.commands._solver import REMOTE_KEYS
+from edgedc.errors import BudgetError, ContextError, InputError, SolverError
+from edgedc.flags import flag, flags
+from edgedc.ledger import Budget, Price, find_price
+from edgedc.methods import check_decomposes
+from edgedc.pipeline import Asked
+from edgedc.solvers.openai import KEYS, OPENAI, OpenAISolver, open_solver
+from edgedc.tasks import Selection, find_task, load_examples
+
+
+@dataclass(frozen=True)
+class Questions(Selection):
+    """Which questions to compare on: a few, and none that a student was trained on."""
+
+    split: str = flag("test", "Split: test, or train; microworld has heldout too (domains never trained on).")
+    limit: int | None = flag(50, "Take at most this many questions.")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The solver and the remote decomposer, which is the solver's model unless another one is named."""
+
+    solver_model: str = flag("", "The model that answers.")
+    solver_url: str = flag("", "Its base URL, often ending in /v1. [default: EDGEDC_BASE_URL, OPENAI_BASE_URL, OpenAI]")
+    remote_model: str = flag("", "The model that decomposes remotely. [default: --solver-model]")
+    remote_url: str = flag("", "Its base URL. [default: --solver-url]")
+    max_cost: float | None = flag(None, "Stop before a call that could take the spending above this many US dollars.")
+    prices: str = flag("", "A price table in litellm's format. [default: edgedc's; litellm's, genai-prices']")
+    price_as: str = flag("", "Price all remote tokens as this model's; for a solver that has no price of its own.")
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A bundle or model folder; repeatable. [default: the newest bundle here, or the one that ships]",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", *ENGINES]),
+    default="auto",
+    show_default=True,
+    help="auto: the bundle's smallest artifact that can run here.",
+)
+@click.option("--quantization", "quantizations", multiple=True, help="Which artifact of a bundle; repeatable.")
+@click.option(
+    "--mode",
+    type=click.Choice(["static", "interactive", "auto"]),
+    default="static",
+    show_default=True,
+    help="auto: static, and single-stage where the decomposer says that no decomposition is needed.",
+)
+@flags(Questions)
+@flags(Remote)
+@flags(Load)
+@flags(Limits)
+@click.option(
+    "--network",
+    metavar="4g|wifi|satellite|FILE",
+    default="",
+    help="Emulate this network between here and the solver: added delay, limited bandwidth.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("bench.json"),
+    show_default=True,
+    help="Where the results go; the raw rows lie beside them, and a rerun goes on from there.",
+)
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a report here, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, not as tables.")
+def command(
+    models: tuple[Path, ...],
+    backend: str,
+    quantizations: tuple[str, ...],
+    mode: Asked,
+    questions: Questions,
+    remote: Remote,
+    load: Load,
+    limits: Limits,
+    network: str,
+    output: Path,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare local with remote decomposition: accuracy, time, tokens, money, bytes sent.
+
+    The same questions go through four systems or more: single-stage and cot (no decomposer), remote (a large model
+    decomposes) and one for each local artifact. Time to first token and E2E count from the start of a request; speed
+    is (tokens - 1) / (last token - first token); all are medians. Money is tokens at dated prices.
+
+    One question is asked at a time, of all systems in turn. With --concurrency or --rate each system has the load to
+    itself; what a question waits for is part of its seconds.
+    """
+    if not remote.solver_model:
+        raise InputError("no solver: name its model with --solver-model, and its server with --solver-url")
+    folders = [find_model(model) for model in models] or [default_model()]
+    emulated = network_of(network) if network else None
+    prices = Path(remote.prices) if remote.prices else None
+    price = find_price(remote.price_as or remote.solver_model, prices)
+    remote_price = find_price(remote.price_as or remote.remote_model or remote.solver_model, prices)
+    examples = load_examples(questions)
+    with ExitStack() as stack:
+        near, there = _urls(remote)
+        ways = stack.enter_context(through(emulated, near, there))
+        provider, far = _open_remote(stack, remote, (near, there), ways, (price, remote_price), mode)
+        locals_ = _open_locals(stack, folders, next((e for e in ENGINES if e == backend), None), quantizations, mode)
+        total = len(examples) * (len(BASELINES) + 1 + len(locals_))
+        bar = stack.enter_context(click.progressbar(length=total, label="questions x systems", file=sys.stderr))
+        try:
+            results = run_bench(
+                [*BASELINES, far, *locals_],
+                examples,
+                provider=provider,
+                score=find_task(questions.task).score,
+                output=output,
+                selection=_without_folder(questions) | {"mode": mode},
+                load=load,
+                limits=limits,
+                network=emulated,
+                progress=lambda done, total, record: bar.update(1),  # noqa: ARG005
+            )
+        except (SolverError, ContextError, BudgetError):
+            click.echo(f"\nKept in {rows_beside(output)}: what is done. The same command goes on from there.", err=True)
+            raise
+    click.echo(results.to_json() if as_json else show(results))
+    click.echo(f"Results: {output}; raw rows: {rows_beside(output)}", err=True)
+    if html:
+        bundles = [folder for folder in folders if (folder / MANIFEST).is_file()]
+        write_report(html, output, results, CostSettings(), bundles)
+        click.echo(f"Report: {html};  edgedc bench report  makes it with other assumptions", err=True)
+
+
+def _open_locals(
+    stack: ExitStack, folders: Sequence[Path], engine: Engine | None, quantizations: tuple[str, ...], mode: Asked
+) -> list[System]:
+    """One system for each model and quantization asked for. Chooses all of them before it loads any."""
+    pairs = itertools.product(folders, quantizations or (None,))
+    choices = [choose(folder, engine=engine, quantization=quantization) for folder, quantization in pairs]
+    for choice in choices:
+        check_decomposes(choice.folder, choice.manifest.method)
+    systems = []
+    for choice in choices:
+        name = _name(choice, several=len(folders) > 1)
+        click.echo(f"{name}: {choice.folder} {choice.note}".rstrip(), err=True)
+        backend = stack.enter_context(closing(open_choice(choice)))
+        systems.append(local_system(name, backend, choice.manifest, choice.identity(), mode))
+    return systems
+
+
+def _name(choice: Choice, *, several: bool) -> str:
+    parts = ["local", choice.manifest.name if several else "", choice.engine]
+    return " ".join(part for part in (*parts, choice.artifact.quantization if choice.artifact else "") if part)
+
+
+def _urls(remote: Remote) -> tuple[str, str]:
+    """Of the solver's server and of the remote decomposer's."""
+    near = remote.solver_url or os.environ.get("EDGEDC_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    return near, remote.remote_url or near
+
+
+def _open_remote(
+    stack: ExitStack,
+    remote: Remote,
+    urls: Sequence[str],
+    ways: Sequence[str],
+    prices: tuple[Price, Price],
+    mode: Asked,
+) -> tuple[Provider, System]:
+    """Reach the servers by `ways`; rows and results name their `urls`. Every call is booked."""
+    price, remote_price = prices
+    budget = Budget(math.inf if remote.max_cost is None else remote.max_cost, price)
+    solver = open_solver(remote.solver_model, ways[0], budget=budget)
+    stack.callback(_close, solver)
+    decomposer = solver
+    if remote.remote_model or remote.remote_url:
+        # another server does not get the solver's key
+        keys = REMOTE_KEYS if urls[1] != urls[0] else KEYS
+        model = remote.remote_model or remote.solver_model
+        decomposer = open_solver(model, ways[1], keys=keys, budget=budget.at(remote_price))
+        stack.callback(_close, decomposer)
+    near, there = (_shown(solver, url) for solver, url in ((solver, urls[0]), (decomposer, urls[1])))
+    return Provider(solver, price, near), remote_system(decomposer, remote_price, there, mode)
+
+
+def _shown(solver: OpenAISolver, url: str) -> str:
+    """The server's URL without a password, whatever way it is reached by."""
+    return solver.url.replace(solver.host, urlsplit(url).netloc.rpartition("@")[2], 1)
+
+
+def _close(solver: OpenAISolver) -> None:
+    solver.close()
+    if solver.retried:
+        calls = f"{solver.retried} calls of {solver.model} failed and were repeated"
+        click.echo(f"note: {calls}; what a provider may bill for those is shown apart from the money", err=True)
+
+
+def _without_folder(questions: Questions) -> dict[str, object]:
+    """What was asked, with the name of a data file but not the place where it lies on this machine."""
+    data = Path(questions.data).name if Path(questions.data).is_absolute() else questions.data
+    return asdict(replace(questions, data=data))

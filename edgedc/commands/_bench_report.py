@@ -1,0 +1,65 @@
+"""edgedc bench report: the results of a bench as one HTML file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgedc.bench.cost import CostSettings, check, compare, questions
+from edgedc.bench.metrics import record_from
+from edgedc.bench.pair import Results, results_from, rows_beside
+from edgedc.bench.report import render
+from edgedc.bundle import read_manifest
+from edgedc.catalogue import find_model
+from edgedc.commands._bench_cost import joules_in
+from edgedc.errors import InputError
+from edgedc.files import read_object, read_rows, read_text, write_text
+from edgedc.flags import flags
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("html", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--latency", type=click.Path(path_type=Path), help="What  edgedc bench latency --output  wrote.")
+@click.option(
+    "--bundle", "bundles", multiple=True, type=click.Path(path_type=Path), help="Show its quantisations; repeatable."
+)
+@flags(CostSettings)
+def command(
+    results: Path, html: Path, latency: Path | None, bundles: tuple[Path, ...], costsettings: CostSettings
+) -> None:
+    """Write HTML from RESULTS of  edgedc bench pair: one file that needs no network, for screens, phones and paper.
+
+    Nothing is measured or paid again. The flags are the assumptions behind cost and break-even.
+    """
+    check(costsettings)
+    made = results_from(read_object(results), results)
+    write_report(html, results, made, costsettings, [find_model(bundle) for bundle in bundles], latency)
+    click.echo(html)
+
+
+def write_report(
+    html: Path,
+    output: Path,
+    results: Results,
+    settings: CostSettings,
+    bundles: Sequence[Path] = (),
+    latency: Path | None = None,
+) -> None:
+    """`output` is the file of the results, whose raw rows lie beside it."""
+    names = {system.system for system in results.systems}
+    records = [record_from(row) for row in read_rows(rows_beside(output)) if row["system"] in names]
+    try:
+        found = questions(asdict(results), joules_in(latency) if latency else {})
+    except InputError:
+        found = []  # nothing to compare: the report shows the rest
+    measured: list[dict[str, Any]] = json.loads(read_text(latency)) if latency else []
+    gates = {}
+    for bundle in bundles:
+        manifest = read_manifest(bundle)
+        gates[manifest.name] = [asdict(artifact) for artifact in manifest.artifacts]
+    compared = [compare(question, settings) for question in found]
+    write_text(html, render(results, records, compared, settings.fixed, measured, gates))

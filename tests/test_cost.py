@@ -1,0 +1,120 @@
+"""Costs and break-even, against figures worked out by hand."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from edgedc.bench.cost import CostSettings, PerQuery, Question, break_even, compare, questions, sensitivity
+from edgedc.cli import cli
+from edgedc.errors import InputError
+
+REMOTE = {
+    "system": "remote",
+    "decomposer": "remote",
+    "solve_usd_per_1000": 0.04,
+    "decompose_usd_per_1000": 0.05,
+    "usd_per_1000": 0.09,
+    "decompose_s": 0.9,
+    "accuracy": 0.9,
+}
+LOCAL = REMOTE | {
+    "system": "local llamacpp q8_0",
+    "decomposer": "local",
+    "decompose_usd_per_1000": 0.0,
+    "decompose_s": 0.2,
+    "accuracy": 0.8,
+}
+QUESTION = Question("local", PerQuery(4e-5, 5e-5), 4e-5, 0.2, None, "", 0.9, 0.8)
+
+
+def test_a_question_s_costs_are_those_worked_out_by_hand():
+    settings = CostSettings(kwh_price=0.36, watts=10, hardware_price=31.536, lifetime=1, utilisation=0.5, fixed=9)
+    made = compare(QUESTION, settings)
+    assert made.local.electricity == pytest.approx(2 / 3.6e6 * 0.36)  # 10 W for 0.2 s
+    assert made.local.hardware == pytest.approx(31.536 / (365 * 86400 * 0.5) * 0.2)  # 2 millionths a second
+    assert made.local.marginal == pytest.approx(4e-5 + 2e-7)
+    assert made.queries == pytest.approx(9 / (9e-5 - (4e-5 + 2e-7 + 4e-7)))
+    assert made.days == pytest.approx(made.queries / 1000)
+    assert made.remote_correct == pytest.approx(9e-5 / 0.9)
+    assert made.local_correct == pytest.approx(made.local.total / 0.8)
+    assert made.energy == "estimate: 10 W for 0.2 s"
+
+
+def test_what_saves_nothing_never_pays():
+    assert break_even(10, 0.001, 0.001) is None
+    assert break_even(10, 0.001, 0.002) is None
+    assert break_even(0, 0.002, 0.001) == 0
+    assert break_even(10, 0.002, 0.001) == pytest.approx(10_000)
+
+
+def test_sensitivity_moves_one_assumption_at_a_time():
+    settings = CostSettings(fixed=9, hardware_price=100, utilisation=0.8)
+    usual = compare(QUESTION, settings)
+    varied = {(what, factor): made for what, factor, made in sensitivity(QUESTION, settings)}
+    assert varied["fixed cost", 2.0].queries == pytest.approx(2 * usual.queries)
+    assert varied["prices of tokens", 2.0].queries < usual.queries < varied["prices of tokens", 0.5].queries
+    assert varied["price per kWh", 2.0].local.electricity == pytest.approx(2 * usual.local.electricity)
+    assert varied["utilisation", 0.5].local.hardware == pytest.approx(2 * usual.local.hardware)
+    assert ("utilisation", 1.25) in varied  # twice 80 % is more than there is
+    assert all(made.remote.solve == usual.remote.solve for (w, _), made in varied.items() if w != "prices of tokens")
+
+
+def test_metered_joules_go_before_watts():
+    [question] = questions({"systems": [REMOTE, LOCAL]}, {"llamacpp q8_0": (3.0, "RAPL (1 package)")})
+    made = compare(question, CostSettings())
+    assert made.energy == "RAPL (1 package)"
+    assert made.local.electricity == pytest.approx(3 / 3.6e6 * 0.30)
+
+
+def test_a_bench_without_a_pair_to_compare_is_refused():
+    for systems in ([REMOTE], [LOCAL], [LOCAL, REMOTE | {"usd_per_1000": None}]):
+        with pytest.raises(InputError, match="bench pair"):
+            questions({"systems": systems}, {})
+
+
+def test_the_verb_reads_files_and_says_never(tmp_path):
+    (tmp_path / "bench.json").write_text(json.dumps({"systems": [REMOTE, LOCAL]}))
+    latency = [
+        {
+            "backend": "llamacpp",
+            "type": "q8_0",
+            "asked": [{}, {}],
+            "energy": {"gross": 10, "idle_watts": 2, "seconds": 2, "source": "RAPL"},
+        }
+    ]
+    (tmp_path / "latency.json").write_text(json.dumps(latency))
+    run = CliRunner().invoke(
+        cli,
+        [
+            "bench",
+            "cost",
+            str(tmp_path / "bench.json"),
+            "--latency",
+            str(tmp_path / "latency.json"),
+            "--fixed",
+            "5",
+            "--json",
+        ],
+    )
+    assert run.exit_code == 0, run.output
+    [made] = json.loads(run.output)["comparisons"]
+    assert made["local"]["electricity"] == pytest.approx((10 - 4) / 2 / 3.6e6 * 0.30)
+    dear = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "bench.json"), "--kwh-price", "1000"])
+    assert "never" in dear.output
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "said"),
+    [
+        ("[]", [], "must be a JSON object"),
+        ("{}", [], "not the results of  edgedc bench pair"),
+        ("{}", ["--utilisation", "2"], "--utilisation 2.0"),
+        ("{}", ["--kwh-price", "nan"], "--kwh-price nan"),
+    ],
+)
+def test_rubbish_is_one_line(tmp_path, text, flags, said):
+    (tmp_path / "bench.json").write_text(text)
+    run = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "bench.json"), *flags])
+    assert isinstance(run.exception, InputError)
+    assert said in str(run.exception)

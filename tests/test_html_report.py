@@ -1,0 +1,188 @@
+"""The HTML report: what stands in it, and that a browser draws all of it without asking anybody for anything."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgedc.bench.changes import changes, differences, read_bench, summary
+from edgedc.bench.cost import CostSettings, compare, questions
+from edgedc.bench.machine import this_machine
+from edgedc.bench.metrics import Call, Record, summarise
+from edgedc.bench.pair import About, Results, results_from
+from edgedc.bench.report import render
+from edgedc.errors import InputError
+from edgedc.ledger import Price
+
+PRICE = Price("gpt-4o-mini", 1.5e-7, 6e-7, 7.5e-8, "2026-01-01", "the test's own")
+LOCAL = "local llamacpp q8_0"
+CHROME = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+
+
+def records(system: str, n: int, right: int, seconds: float, decompose: str | None) -> list[Record]:
+    """`n` questions of which the first `right` are right; the times differ a little from question to question."""
+    made = []
+    for k in range(n):
+        calls = [Call("solve", "remote", 200, 0, 40, "server", 0.2, seconds, "stop", 900)]
+        if decompose:
+            calls.insert(0, Call("decompose", decompose, 100, 0, 30, "server", 0.1, 0.3, "stop", 500))
+        total = sum(call.total_s for call in calls) + k / 100
+        made.append(
+            Record(system, str(k), "static", correct=k < right, calls=tuple(calls), simulated=True, seconds=total)
+        )
+    return made
+
+
+def bench(right: int = 20, n: int = 40) -> tuple[Results, list[Record]]:
+    systems = (
+        ("cot", records("cot", n, 30, 0.9, None), None),
+        ("remote", records("remote", n, 34, 0.8, "remote"), "remote"),
+        (LOCAL, records(LOCAL, n, right, 0.8, "local"), "local"),
+    )
+    summaries = tuple(
+        summarise(
+            made,
+            system=name,
+            mode="static",
+            decomposer=where,
+            identity=name,
+            solver_price=PRICE,
+            decomposer_price=PRICE if where == "remote" else None,
+        )
+        for name, made, where in systems
+    )
+    solver = About("simulated", "127.0.0.1:8000", True, "gpt-4o-mini", PRICE)
+    selection = {"task": "<b>microworld</b>", "limit": n}
+    results = Results("0.1.0", "2026-01-02T03:04:05Z", this_machine(), selection, solver, summaries, "bench.rows.jsonl")
+    return results, [record for _, made, _ in systems for record in made]
+
+
+def html_of(results: Results, rows: list[Record], **more: object) -> str:
+    settings = CostSettings(fixed=5)
+    compared = [compare(question, settings) for question in questions(json.loads(results.to_json()), {})]
+    return render(results, rows, compared, settings.fixed, **more)
+
+
+def put(folder: Path, name: str, right: int) -> Path:
+    results, rows = bench(right)
+    path = folder / f"{name}.json"
+    path.write_text(results.to_json())
+    lines = [json.dumps({"key": f"{r.system} {r.id}", **vars(r), "calls": [vars(c) for c in r.calls]}) for r in rows]
+    (folder / "bench.rows.jsonl").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_answer_the_sources_and_the_label_are_there_and_data_is_no_markup():
+    text = html_of(*bench())
+    assert "The solver (simulated) is SIMULATED" in text
+    assert "accuracy 50 % against 85 % remote" in text
+    assert "2026-01-01, the test&#x27;s own" in text
+    assert "Energy of local llamacpp q8_0: estimate: 15 W" in text
+    assert "<b>microworld" not in text
+    charts = json.loads(re.search(r"const charts = (\{.*\});", text)[1])
+    assert set(charts) == {"pareto", "waits", "split", "even"}
+    assert [row["accuracy"] for row in charts["pareto"]["data"]["values"]] == [0.75, 0.85, 0.5]
+    assert len(charts["waits"]["data"]["values"]) == 120
+
+
+def test_nothing_in_it_is_loaded_from_elsewhere():
+    text = html_of(*bench())
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
+    assert "@import" not in text
+
+
+def test_failures_alone_one_sample_and_no_gold_are_no_nan():
+    results, rows = bench(n=40)
+    failed = [Record(row.system, row.id, error="down") for row in rows]
+    dead = Results(
+        **{
+            **vars(results),
+            "systems": tuple(
+                summarise(
+                    [f for f in failed if f.system == s.system],
+                    system=s.system,
+                    mode=s.mode,
+                    decomposer=s.decomposer,
+                    identity=s.identity,
+                    solver_price=PRICE,
+                    decomposer_price=PRICE,
+                )
+                for s in results.systems
+            ),
+        }
+    )
+    text = render(dead, failed)
+    assert "NaN" not in text.partition("<script>")[0]
+    assert json.loads(re.search(r"const charts = (\{.*\});", text)[1]) == {}
+    one, row = bench(n=1)
+    assert "const charts" in html_of(one, row)
+
+
+def test_results_are_read_back_as_they_were(tmp_path):
+    results, _ = bench()
+    again = results_from(json.loads(results.to_json()), tmp_path)
+    assert again == results
+    with pytest.raises(InputError, match="bench pair"):
+        results_from({"systems": []}, tmp_path)
+
+
+def test_compare_says_what_changed_and_what_did_not(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    before, same, after = put(tmp_path / "a", "x", 10), put(tmp_path / "b", "x", 10), put(tmp_path / "c", "x", 35)
+    nothing = changes(read_bench(before), read_bench(same))
+    assert not any(change.real for change in nothing)
+    assert summary(nothing).startswith("Nothing really changed")
+    found = {(c.compared.task, c.compared.measure): c for c in changes(read_bench(before), read_bench(after))}
+    assert {key for key, change in found.items() if change.real} == {(LOCAL, "accuracy")}
+    accuracy = found[LOCAL, "accuracy"]
+    assert (accuracy.before, accuracy.after) == (0.25, 0.875)
+    assert accuracy.compared.difference.interval[0] > 0.3
+    assert differences(read_bench(before), read_bench(after)) == []
+
+
+def test_compare_names_what_else_is_different_and_refuses_rubbish(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    before, after = put(tmp_path / "a", "x", 10), put(tmp_path / "b", "x", 10)
+    row = json.loads(after.read_text())
+    row["solver"]["model"] = "another"
+    after.write_text(json.dumps(row))
+    assert differences(read_bench(before), read_bench(after)) == ["solver: simulated before, another after"]
+    after.write_text("{}")
+    with pytest.raises(InputError, match="bench pair"):
+        read_bench(after)
+
+
+@pytest.mark.skipif(not CHROME, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_draws_every_chart_and_asks_nobody(tmp_path, dark):
+    path = tmp_path / "report.html"
+    path.write_text(html_of(*bench()), "utf-8")
+    command = [
+        CHROME,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--log-level=0",
+        f"--log-net-log={tmp_path / 'net.json'}",
+        "--virtual-time-budget=10000",
+        "--window-size=390,844",
+        *(["--force-dark-mode"] if dark else []),
+        "--dump-dom",
+        path.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert 'data-drawn="4"' in done.stdout
+    assert done.stdout.count("<svg") == 4
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    asked = {str(e.get("params", {}).get("url")) for e in json.loads((tmp_path / "net.json").read_text())["events"]}
+    own = ("google", "gvt1.com")  # the browser's, for its dictionaries and updates
+    assert not [url for url in asked if url.startswith(("http://", "https://")) and not any(o in url for o in own)]

@@ -1,0 +1,76 @@
+"""edgedc bench latency: every artifact, in its own process, with all its samples."""
+
+import csv
+import io
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from edgedc.bench.latency import LatencySettings, check, measure
+from edgedc.backends import choose
+from edgedc.cli import cli
+from edgedc.errors import InputError
+
+FEW = ("--prompt-tokens", 16, "--gen-tokens", 8, "--questions", 3, "--repetitions", 2, "--threads", 1)
+
+
+def run(*args):
+    return CliRunner().invoke(cli, ["bench", "latency", *map(str, args)])
+
+
+def test_prompt_generation_and_questions_are_measured_for_every_artifact(bundle_folder, tmp_path):
+    kept = tmp_path / "latency.json"
+    done = run(bundle_folder, *FEW, "--watts", 10, "-o", "json", "--output", kept)
+    assert done.exit_code == 0, done.output
+    measured = json.loads(done.stdout)
+    assert json.loads(kept.read_text()) == measured
+    assert {(m["backend"], m["type"]) for m in measured} >= {("llamacpp", "f16"), ("onnx", "fp32")}
+    for made in measured:
+        tests = {speed["test"]: speed for speed in made["speeds"]}
+        assert set(tests) == {"pp16", "tg8"}
+        assert all(len(speed["samples_ns"]) == len(speed["samples_ts"]) == 2 for speed in tests.values())
+        assert tests["tg8"]["samples_ts"][0] == pytest.approx(8e9 / tests["tg8"]["samples_ns"][0])
+        assert len(made["asked"]) == 3
+        for asked in made["asked"]:
+            assert 0 < asked["ttft_s"] <= asked["e2e_s"]
+            if asked["output_tokens"] > 1:
+                spread = (asked["e2e_s"] - asked["ttft_s"]) / (asked["output_tokens"] - 1)
+                assert asked["itl_s"] == pytest.approx(spread)
+        assert made["asked"][0]["cached_tokens"] == 0 < made["asked"][1]["cached_tokens"]
+        assert made["load_s"] > 0 < made["peak_bytes"]
+        assert made["energy"]["source"] == "estimate: 10 W stated"
+        assert made["energy"]["gross"] == pytest.approx(10 * made["energy"]["seconds"], rel=0.05)
+
+
+def test_the_table_and_the_csv_have_llama_bench_s_columns(bundle_folder):
+    done = run(bundle_folder, *FEW, "--quantization", "f16")
+    assert "| model | size | params | backend | threads | test | t/s |" in done.stdout
+    assert "No energy" in done.stdout or "J a question" in done.stdout
+    rows = list(csv.DictReader(io.StringIO(run(bundle_folder, *FEW, "--quantization", "f16", "-o", "csv").stdout)))
+    assert [row["n_prompt"] for row in rows] == ["16", "0"]
+    assert {"model_filename", "model_size", "model_n_params", "avg_ts", "stddev_ts", "samples_ns"} <= set(rows[0])
+
+
+def test_a_model_that_is_gone_is_one_line(bundle_folder, tmp_path):
+    choice = choose(bundle_folder, engine="llamacpp")
+    gone = tmp_path / "bundle"
+    shutil.copytree(bundle_folder, gone)
+    (gone / choice.artifact.path).write_bytes(b"GGUF rubbish")
+    with pytest.raises(InputError, match="changed since it was exported"):
+        measure(choose(gone, engine="llamacpp", quantization=choice.artifact.quantization), LatencySettings(threads=1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prompt_tokens": -1},
+        {"repetitions": 0},
+        {"questions": 1000},
+        {"prompt_tokens": 0, "gen_tokens": 0, "questions": 0},
+    ],
+)
+def test_settings_that_measure_nothing_are_refused(settings):
+    with pytest.raises(InputError):
+        check(LatencySettings(**settings))

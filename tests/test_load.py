@@ -1,0 +1,527 @@
+"""A bench under load: known delays and token counts give the figures worked out by hand; arrivals, limits, networks."""
+
+import itertools
+import json
+import math
+import random
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgedc.bench.load import Limits, Load, served
+from edgedc.bench.metrics import Record, record_from
+from edgedc.bench.network import PROFILES, Network, network_of, through
+from edgedc.bench.pair import Provider, Results, results_from, rows_beside, run_bench
+from edgedc.bench.percentiles import percentiles
+from edgedc.bench.screen import show
+from edgedc.bench.systems import System
+from edgedc.cli import cli
+from edgedc.errors import InputError, SolverReply
+from edgedc.files import read_rows
+from edgedc.generation import Generation, Message
+from edgedc.ledger import Budget, Price, Usage, find_price
+from edgedc.pipeline import Decomposer
+from edgedc.solvers.loopback import Timing
+from edgedc.solvers.openai import OpenAISolver, most_tokens
+from edgedc.solvers.simulated import MODEL, simulated_server
+from edgedc.tasks import Example
+from edgedc.tasks.microworld import problems
+from tests.faulty import faulty
+
+PRICE = Price("m", input=1e-6, output=2e-6, cached=0.5e-6, date="2026-01-02", source="a test")
+COT = System("cot", "cot")
+SLACK = 0.12  # seconds by which a busy machine may be late, per reply
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A reply: pieces of text with the seconds before each, and what the server says it counted."""
+
+    pieces: Sequence[tuple[float, str]]
+    usage: dict[str, object] | None = None
+
+
+@dataclass
+class Served:
+    url: str
+    asked: list[dict[str, str]] = field(default_factory=list)  # headers
+
+
+@contextmanager
+def server(plan: Callable[[int], Plan], *, tls: tuple[Path, str] | None = None) -> Iterator[Served]:
+    """Replies to the k-th request, from 0, by `plan(k)`. `tls`: a file with key and certificate, and its host."""
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            with lock:
+                reply = plan(len(made.asked))
+                made.asked.append(dict(self.headers))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for seconds, text in reply.pieces:
+                time.sleep(seconds)
+                self.event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]})
+            self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            if reply.usage:
+                self.event({"choices": [], "usage": reply.usage})
+            self.chunk(b"data: [DONE]\n\n")
+            self.chunk(b"")
+
+        def event(self, value: object) -> None:
+            self.chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
+
+        def chunk(self, data: bytes) -> None:
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    host = tls[1] if tls else "127.0.0.1"
+    http = ThreadingHTTPServer((host, 0), Handler)
+    http.daemon_threads = True
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls[0])
+        http.socket = context.wrap_socket(http.socket, server_side=True)
+    made = Served(f"http{'s' if tls else ''}://{host}:{http.server_port}/v1")
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        http.shutdown()
+        thread.join()
+        http.server_close()
+
+
+def usage(read: int, written: int, *, cached: int = 0, thought: int = 0) -> dict[str, object]:
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": thought},
+    }
+
+
+def say(first: float, *gaps: float, written: int = 4) -> Plan:
+    return Plan([(first, "The answer is: 1"), *((gap, " ") for gap in gaps)], usage(100, written))
+
+
+def questions(count: int) -> list[Example]:
+    return [Example(str(k), f"Question {k}?", answer="1") for k in range(count)]
+
+
+def bench(folder: Path, url: str, count: int, *systems: System, **given: object) -> Results:
+    with closing(OpenAISolver("m", url, retries=0)) as solver:
+        return run_bench(
+            systems or [COT],
+            questions(count),
+            provider=Provider(solver, PRICE, "http://solver.test/v1"),
+            score=lambda text, example: text.strip().endswith(example.answer),
+            output=folder / "bench.json",
+            **given,
+        )
+
+
+def records(folder: Path) -> list[Record]:
+    return [record_from(row) for row in read_rows(folder / "bench.rows.jsonl")]
+
+
+# -- known answers
+
+
+def test_fixed_delays_and_counts_give_the_figures_worked_out_by_hand(tmp_path: Path) -> None:
+    # 12 tokens in 3 chunks, at 0.3, 0.5 and 0.7 s; of 100 tokens read 40 came from a cache, 5 of 12 were reasoning
+    pieces = [(0.3, "The answer"), (0.2, " is:"), (0.2, " 1")]
+    with server(lambda k: Plan(pieces, usage(100, 12, cached=40, thought=5))) as made:
+        results = bench(tmp_path, made.url, 3, limits=Limits(limit_ttft=0.6, limit_e2e=1.0))
+    (fared,), (summary,) = results.served, results.systems
+    assert fared.first_token.p50.value == pytest.approx(0.3, abs=SLACK)
+    assert fared.itl_s == pytest.approx(0.4 / 11, abs=SLACK / 11)  # by tokens, not by chunks
+    assert fared.whole.p50.value == pytest.approx(0.7, abs=SLACK)
+    assert fared.wall_s == pytest.approx(2.1, abs=3 * SLACK)
+    assert fared.answered_per_s == pytest.approx(3 / fared.wall_s)
+    assert fared.tokens_per_s == pytest.approx(36 / fared.wall_s)
+    assert (fared.met, fared.goodput) == (3, pytest.approx(3 / fared.wall_s))
+    assert fared.waited.p50.value == pytest.approx(0, abs=SLACK)
+    assert summary.usd_per_1000 == pytest.approx(1000 * (60 * 1e-6 + 40 * 0.5e-6 + 12 * 2e-6))
+    assert (summary.cached_tokens, summary.reasoning_tokens) == (40, 5)
+    assert "40.0 were read from a cache and 5.0 written as reasoning" in show(results)
+
+
+def test_goodput_counts_what_meets_every_limit_and_needs_no_new_calls(tmp_path: Path) -> None:
+    plans = [say(0.1), say(0.7), say(0.1, 0.8), say(0.1)]  # TTFT good, bad, good, good; E2E good, good, bad, good
+    with server(lambda k: plans[k]) as made:
+        first = bench(tmp_path, made.url, 4, limits=Limits(limit_ttft=0.4)).served[0]
+        late = bench(tmp_path, made.url, 4, limits=Limits(limit_e2e=0.4)).served[0]
+        both = bench(tmp_path, made.url, 4, limits=Limits(limit_ttft=0.4, limit_e2e=0.8)).served[0]
+        none = bench(tmp_path, made.url, 4).served[0]
+        assert len(made.asked) == 4
+    assert (first.met, late.met, both.met, none.met) == (3, 2, 2, None)
+    assert both.wall_s == pytest.approx(0.1 + 0.7 + 0.9 + 0.1, abs=4 * SLACK)
+    assert both.goodput == 2 / both.wall_s
+    assert none.goodput is None
+
+
+def test_at_a_given_concurrency_the_calls_overlap(tmp_path: Path) -> None:
+    with server(lambda k: say(0.4)) as made:
+        (fared,) = bench(tmp_path, made.url, 6, load=Load(concurrency=3)).served
+    assert fared.wall_s == pytest.approx(0.8, abs=3 * SLACK)
+    assert fared.answered_per_s == pytest.approx(6 / fared.wall_s)
+    assert fared.whole.p50.value == pytest.approx(0.4, abs=2 * SLACK)
+
+
+def test_the_wait_for_a_local_models_turn_is_part_of_the_latency(tmp_path: Path) -> None:
+    at_work: list[int] = []
+
+    def generate(messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        at_work.append(1)
+        assert len(at_work) == 1
+        time.sleep(0.3)
+        at_work.pop()
+        return Generation("1. How many?\n2. And then?", Usage(30, 11), 0.1, 0.3, "stop")
+
+    local = System("local", "static", Decomposer("local", "local", generate, "compact-1"), identity="x")
+    with server(lambda k: say(0.1)) as made:
+        bench(tmp_path, made.url, 3, local, load=Load(concurrency=3))
+    made_ = sorted(records(tmp_path), key=lambda record: record.seconds)
+    assert [record.turn_s for record in made_] == pytest.approx([0, 0.3, 0.6], abs=2 * SLACK)
+    assert [record.seconds for record in made_] == pytest.approx([0.4, 0.7, 1.0], abs=2 * SLACK)
+    assert [record.first_token_s for record in made_] == pytest.approx([0.4, 0.7, 1.0], abs=2 * SLACK)
+    assert all(record.mode == "static" for record in made_)
+
+
+# -- open loop
+
+
+def test_arrivals_are_poisson_and_the_same_for_a_seed() -> None:
+    load = Load(rate=4.0)
+    times = load.arrivals(20_000)
+    assert times == load.arrivals(20_000) != Load(rate=4.0, arrival_seed=1).arrivals(20_000)
+    gaps = [b - a for a, b in itertools.pairwise([0.0, *times])]
+    assert statistics.fmean(gaps) == pytest.approx(1 / 4, rel=0.03)
+    assert statistics.stdev(gaps) == pytest.approx(1 / 4, rel=0.03)  # of an exponential: its mean
+    assert Load().arrivals(3) is None
+
+
+def test_after_a_stall_the_wait_of_those_behind_it_is_counted(tmp_path: Path) -> None:
+    load = Load(rate=10.0, concurrency=1)
+    service = [1.5, *[0.05] * 7]  # what a call takes; only one is 'slow' to whoever forgets the queue
+    expected, end = [], 0.0
+    for arrival, takes in zip(load.arrivals(8), service, strict=True):
+        end = max(arrival, end) + takes
+        expected.append(end - arrival)
+    with server(lambda k: say(service[k])) as made:
+        results = bench(tmp_path, made.url, 8, load=load)
+    got = sorted(records(tmp_path), key=lambda record: record.asked_s)
+    assert [record.asked_s for record in got] == pytest.approx(load.arrivals(8), abs=0.01)
+    assert [record.seconds for record in got] == pytest.approx(expected, abs=4 * SLACK)
+    for record in got[1:]:
+        assert record.queued_s == pytest.approx(record.seconds - 0.05, abs=SLACK)
+    (fared,) = results.served
+    assert fared.whole.p50.value > 0.5 > 10 * 0.04
+    assert fared.waited.p50.value == pytest.approx(fared.whole.p50.value - 0.05, abs=SLACK)
+    assert fared.wall_s == pytest.approx(end, abs=4 * SLACK)
+    assert "open loop, 10 questions/s at random times (Poisson, seed 0), at most 1 at a time" in show(results)
+
+
+def test_without_a_bound_nobody_waits_behind_a_stall(tmp_path: Path) -> None:
+    with server(lambda k: say(1.0 if k == 0 else 0.05)) as made:
+        bench(tmp_path, made.url, 6, load=Load(rate=10.0))
+    got = sorted(records(tmp_path), key=lambda record: record.asked_s)
+    assert max(record.queued_s for record in got) < SLACK
+    assert [record.seconds > 0.7 for record in got] == [True] + [False] * 5
+
+
+# -- what must not break it
+
+
+def test_a_clock_that_jumps_moves_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, jumps = time.time, itertools.cycle([-86400.0, 7200.0, 0.0])
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    with server(lambda k: say(0.2, 0.2)) as made:
+        (fared,) = bench(tmp_path, made.url, 2).served
+    assert fared.first_token.p50.value == pytest.approx(0.2, abs=SLACK)
+    assert fared.whole.p50.value == pytest.approx(0.4, abs=SLACK)
+
+
+def test_a_server_that_counts_nothing_and_an_empty_reply_are_stated(tmp_path: Path) -> None:
+    plans = [Plan([(0.0, "The answer is: 1")]), Plan([])]
+    with server(lambda k: plans[k]) as made:
+        results = bench(tmp_path, made.url, 2, limits=Limits(limit_ttft=5))
+    (fared,), text = results.served, show(results)
+    assert (fared.answered, fared.first_token.n, fared.met) == (2, 1, 1)
+    assert "cot: 1 of 2 answers came without a first token; they count as too late" in text
+    assert "cot: some tokens are estimates" in text
+    assert "nan" not in text.lower()
+    assert "None" not in text
+    assert results_from(json.loads(results.to_json()), tmp_path) == results
+
+
+def test_one_sample_has_no_interval_and_failures_no_figures(tmp_path: Path) -> None:
+    def broken(messages: Sequence[Message], *, max_tokens: int) -> Generation:
+        raise SolverReply("m: 503")
+
+    far = System("remote", "static", Decomposer("m", "remote", broken, "instruct-1"), identity="m", price=PRICE)
+    with server(lambda k: say(0.0)) as made:
+        results = bench(tmp_path, made.url, 1, COT, far, load=Load(concurrency=2), limits=Limits(limit_e2e=9))
+    one, none = results.served
+    assert one.whole.p50.interval is None
+    assert one.whole.p90 is None
+    assert (none.answered, none.met, none.goodput, none.whole.p50, none.itl_s) == (0, 0, 0, None, None)
+    text = show(results)
+    assert "nan" not in text.lower()
+    assert results_from(json.loads((tmp_path / "bench.json").read_text()), tmp_path) == results
+
+
+def test_nothing_measured_is_no_figure() -> None:
+    fared = served([], Load(), Limits(limit_e2e=1))
+    assert (fared.wall_s, fared.goodput, fared.tokens_per_s, fared.whole.n) == (0, None, None, 0)
+
+
+def test_an_attempt_that_broke_off_is_shown_apart_at_its_worst(tmp_path: Path) -> None:
+    with (
+        faulty("reset_midway") as made,
+        closing(OpenAISolver("m", made.url, budget=Budget(math.inf, PRICE))) as solver,
+    ):
+        provider = Provider(solver, PRICE, "http://solver.test/v1")
+        run = {"provider": provider, "score": lambda text, example: True, "output": tmp_path / "bench.json"}
+        results = run_bench([COT], questions(1), max_tokens=50, **run)
+        read, written = made.answered
+        worst = PRICE.cost(Usage(most_tokens(made.requests[0].chat["messages"]), 50))
+    (summary,) = results.systems
+    assert summary.usd_per_1000 == pytest.approx(1000 * PRICE.cost(Usage(read, written)))
+    assert summary.doubtful_usd == pytest.approx(worst)
+    assert "for attempts that failed and may be billed" in show(results)
+
+
+def test_rows_of_another_load_are_not_mixed_in(tmp_path: Path) -> None:
+    with server(lambda k: say(0.0)) as made:
+        bench(tmp_path, made.url, 2, load=Load(concurrency=2))
+        again = bench(tmp_path, made.url, 2, load=Load(concurrency=2))
+        assert len(made.asked) == 2
+        with pytest.raises(InputError, match=r"another load or network \(closed loop, 2 at a time.*--output"):
+            bench(tmp_path, made.url, 2)
+        assert len(made.asked) == 2
+    assert again.served[0].sittings == 1
+
+
+def test_a_bench_gone_on_with_adds_its_sittings(tmp_path: Path) -> None:
+    with server(lambda k: say(0.2)) as made:
+        bench(tmp_path, made.url, 1)
+        results = bench(tmp_path, made.url, 3)
+        assert len(made.asked) == 3
+    assert results.served[0].sittings == 2
+    assert results.served[0].wall_s == pytest.approx(0.6, abs=3 * SLACK)
+    assert "cot: measured in 2 sittings" in show(results)
+
+
+@pytest.mark.parametrize("given", [{"concurrency": 0}, {"rate": 0.0}, {"rate": math.nan}, {"rate": math.inf}])
+def test_a_load_that_cannot_be_names_its_flag(given: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=f"--{next(iter(given))}"):
+        Load(**given)
+    with pytest.raises(InputError, match="--limit-e2e"):
+        Limits(limit_e2e=-1)
+
+
+# -- percentiles
+
+
+def test_percentiles_stand_only_where_the_values_support_them() -> None:
+    assert percentiles([]).p50 is None
+    assert percentiles([3.0]).p50.value == 3
+    assert (percentiles(range(9)).p50.interval, percentiles(range(19)).p90) == (None, None)
+    assert percentiles(range(20)).p90.value == pytest.approx(17.1)
+    assert percentiles(range(99)).p99 is None
+    assert percentiles(range(101)).p99.value == pytest.approx(99)
+
+
+def test_the_interval_is_that_of_many_bootstrap_samples() -> None:
+    rng = random.Random(5)
+    values = [rng.expovariate(1) for _ in range(101)]  # the median is one of them, and so is the 90th percentile
+    drawn = [sorted(rng.choices(values, k=101)) for _ in range(4000)]
+    for found, rank in ((percentiles(values).p50, 50), (percentiles(values).p90, 90)):
+        sampled = sorted(sample[rank] for sample in drawn)
+        ordered = sorted(values)
+        for end, share in zip(found.interval, (0.025, 0.975), strict=True):
+            assert abs(ordered.index(end) - ordered.index(sampled[round(share * 3999)])) <= 1
+
+
+# -- networks
+
+LINK = Network("link", rtt_ms=400, down_mbit_s=0.8, up_mbit_s=8)
+
+
+def test_a_round_trip_and_the_bandwidth_are_added(tmp_path: Path) -> None:
+    long = " " * 50_000
+    plans = [say(0.1), say(0.1), Plan([(0.1, f"The answer is: 1{long}")], usage(1, 1))]
+    with server(lambda k: plans[k]) as made, through(LINK, made.url) as (url,):
+        bench(tmp_path, url, 3, network=LINK)
+    connected, kept, big = (record.seconds for record in records(tmp_path))
+    assert connected == pytest.approx(0.4 + 0.4 + 0.1, abs=SLACK)  # one round trip to connect, one for the call
+    assert kept == pytest.approx(0.4 + 0.1, abs=SLACK)
+    assert big == pytest.approx(0.4 + 0.1 + 0.5, abs=SLACK)  # 50 kB at 100 kB/s
+    assert "EMULATED network: link (+400 ms round trip" in show(results_from(saved(tmp_path), tmp_path))
+
+
+def saved(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "bench.json").read_text())
+
+
+def test_all_connections_share_the_link_and_every_byte_arrives() -> None:
+    sent = bytes(random.Random(1).randbytes(60_000))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        heard: dict[int, bytes] = {}
+
+        def listen(number: int) -> None:
+            end, _ = listener.accept()
+            with end:
+                got = b""
+                while piece := end.recv(65536):
+                    got += piece
+                heard[number] = got
+
+        listeners = [threading.Thread(target=listen, args=(k,), daemon=True) for k in range(2)]
+        for thread in listeners:
+            thread.start()
+        slow = Network("slow", rtt_ms=0, down_mbit_s=1, up_mbit_s=1.2)  # 150 kB/s
+        with through(slow, f"http://127.0.0.1:{listener.getsockname()[1]}") as (url,):
+            port, started = int(url.rpartition(":")[2]), time.monotonic()
+            ends = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+            for end in ends:
+                end.sendall(sent)
+                end.shutdown(socket.SHUT_WR)
+            for thread in listeners:
+                thread.join(10)
+            took = time.monotonic() - started
+            for end in ends:
+                end.close()
+    assert heard == {0: sent, 1: sent}
+    assert took == pytest.approx(0.8, abs=0.2)
+
+
+@pytest.mark.skipif(
+    not shutil.which("openssl") or sys.platform != "linux", reason="needs openssl and a second loopback address"
+)
+def test_tls_passes_through_with_its_name_and_its_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, pem = "127.0.0.2", tmp_path / "both.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={host}"),
+            *("-addext", f"subjectAltName=IP:{host}", "-keyout", pem, "-out", tmp_path / "cert.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with pem.open("a") as file:
+        file.write((tmp_path / "cert.pem").read_text())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    fast = Network("link", rtt_ms=300, down_mbit_s=100, up_mbit_s=100)
+    with server(lambda k: say(0.0), tls=(pem, host)) as made, through(fast, made.url) as (url,):
+        assert url == made.url
+        bench(tmp_path, url, 2, network=fast)
+        (asked, _), port = made.asked, made.url.rpartition(":")[2].partition("/")[0]
+    connected, kept = (record.seconds for record in records(tmp_path))
+    assert asked["Host"] == f"{host}:{port}"
+    assert kept == pytest.approx(0.3, abs=SLACK)
+    assert connected >= 0.3 * 3  # to connect, TLS 1.3's one round trip, and the call
+
+
+def test_what_cannot_be_put_between_is_refused() -> None:
+    with pytest.raises(InputError, match="http for a server on this machine"), through(LINK, "https://localhost:1/v1"):
+        pass
+
+
+def test_a_network_is_a_profile_or_a_file(tmp_path: Path) -> None:
+    assert network_of("4g") is PROFILES["4g"]
+    toml, text = tmp_path / "train.toml", "rtt_ms = 90\ndown_mbit_s = 3\nup_mbit_s = 0.5\n"
+    toml.write_text(text)
+    row = {"rtt_ms": 90, "down_mbit_s": 3, "up_mbit_s": 0.5}
+    (tmp_path / "train.json").write_text(json.dumps(row))
+    assert network_of(str(toml)) == Network("train", 90, 3, 0.5, "train.toml")
+    assert network_of(str(tmp_path / "train.json")).rtt_ms == 90
+    for bad, says in (("rtt_ms = -1", "rtt_ms is -1"), ("loss = 1", "loss: give rtt_ms"), ("rtt_ms = ", "not TOML")):
+        toml.write_text(bad)
+        with pytest.raises(InputError, match=says):
+            network_of(str(toml))
+    with pytest.raises(InputError, match="give 4g, wifi, satellite or a TOML or JSON file"):
+        network_of("5g")
+
+
+def test_the_verb_takes_a_load_limits_a_network_and_auto(tmp_path: Path, bundle_folder: Path) -> None:
+    (tmp_path / "link.toml").write_text("rtt_ms = 40\ndown_mbit_s = 50\nup_mbit_s = 50\n")
+    output = tmp_path / "b.json"
+    with simulated_server(problems("test", 3), timing=Timing(0.0, 0.0)) as url:
+        made = CliRunner().invoke(
+            cli,
+            [
+                *("bench", "pair", "--model", str(bundle_folder), "--limit", "1", "--mode", "auto"),
+                *("--solver-url", url),
+                *("--solver-model", MODEL, "--price-as", "gpt-4o-mini", "--output", str(output), "--concurrency", "2"),
+                *("--limit-e2e", "600", "--network", str(tmp_path / "link.toml")),
+            ],
+        )
+        port = url.rpartition(":")[2]
+    assert made.exit_code == 0, made.output
+    results = results_from(json.loads(output.read_text()), output)
+    assert results.network == Network("link", 40, 50, 50, "link.toml")
+    assert results.solver.host == f"127.0.0.1:{port}".partition("/")[0]
+    assert all(fared.met == fared.answered == 1 for fared in results.served)
+    assert min(record.seconds for record in map(record_from, read_rows(rows_beside(output)))) >= 0.04
+    assert "EMULATED network: link" in made.stdout.splitlines()[0]
+    assert "closed loop, 2 at a time" in made.stdout
+    assert {summary.mode for summary in results.systems} == {"single-stage", "cot", "auto"}
+
+
+# -- prices
+
+
+def test_an_installed_litellm_gives_prices_without_being_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, about = tmp_path / "litellm", tmp_path / "litellm-9.8.7.dist-info"
+    package.mkdir()
+    about.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    table = {"new-model": {"input_cost_per_token": 3e-6, "output_cost_per_token": 4e-6}}
+    (package / "model_prices_and_context_window_backup.json").write_text(json.dumps(table))
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: litellm\nVersion: 9.8.7\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    price = find_price("new-model")
+    assert (price.input, price.output, price.cached) == (3e-6, 4e-6, 3e-6)
+    assert "litellm 9.8.7" in price.source
+    assert price.date.startswith("litellm 9.8.7, installed 20")
+    assert find_price("gpt-4o").source != price.source  # edgedc's own table comes first
+    with pytest.raises(InputError, match=r"'unheard-of'.*--price-as.*--prices FILE"):
+        find_price("unheard-of")
+
+
+def test_genai_prices_is_asked_where_it_is_installed() -> None:
+    pytest.importorskip("genai_prices")
+    from edgedc.installed_prices import installed_price
+
+    price = installed_price("gpt-4o")
+    assert price is not None
+    assert 0 < price.cached <= price.input < price.output
+    assert installed_price("unheard-of") is None
