@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-adapting bench-decomposers base model clean
+.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-decomposers base model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,9 +62,6 @@ bench-training: $(INSTALLED)  ## tokens/s and memory of training, against plain 
 bench-decoding: $(INSTALLED)  ## tokens/s, questions/s and memory of a decomposer, against the engines below it: some minutes
 	$(BIN)/python benchmarks/decoding_speed.py
 
-bench-adapting: $(INSTALLED)  ## what a few minutes of LoRA make of the model in the box, on another style
-	$(BIN)/python benchmarks/adapting.py --data $(DATA)
-
 bench-decomposers: $(INSTALLED)  ## recorded decomposers on GSM8K, by the measures of edgedc/bench/decompositions.py
 	$(BIN)/python benchmarks/box_model.py
 
@@ -77,7 +74,7 @@ base: $(INSTALLED)  ## pre-train the demo's base model again: 75 minutes on one 
 DATA ?= $(or $(EDGEDC_DATA),../shared/data)
 REAL := --gsm8k $(DATA)/gsm8k/train_socratic.jsonl --strategyqa $(DATA)/strategyqa/train.json
 
-model: $(INSTALLED)  ## make the model in the box again from $(DATA): two to three hours on one core; resumes
+model: $(INSTALLED)  ## make the decomposer that is to ship from $(DATA): two to three hours on one core; resumes
 	$(BIN)/python -m train.corpus build/base.jsonl --count 240000 --seed 1 $(REAL)
 	test -d build/box-base || $(BIN)/edgedc train --recipe box-base build/base.jsonl build/box-base
 	$(BIN)/python -m train.corpus build/fit.jsonl --count 32000 --seed 2 $(REAL) --gsm8k-share 0.8 --strategyqa-share 0.1 \

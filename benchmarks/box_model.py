@@ -1,6 +1,6 @@
 """How well decomposers do that are small, against ones that were recorded: the same questions, the same measures.
 
-    python benchmarks/box_model.py --model edgedc/models/default --data ../shared/data
+    python benchmarks/box_model.py --model build/default --data ../shared/data
 
 Recorded are DistilGPT-2, GPT-2 small and medium distilled from ChatGPT, GPT-2 medium on screened data, and ChatGPT, on
 the first 660 test questions of GSM8K (DT6A/GSM8K-AI-SubQ). A model runs those, Break (another style), the held-out

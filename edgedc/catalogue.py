@@ -1,4 +1,4 @@
-"""The models that are at hand: the one in the box, those that were pulled, and those made below a folder."""
+"""The models that are at hand: those in the box, those that were pulled, and those made below a folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,10 +64,15 @@ def find_weights(name: str) -> Path:
 
 
 def without_name() -> tuple[Path, str]:
-    """What runs when nobody names a model, and a line that says so: the newest bundle below here, else the box's."""
+    """What runs when nobody names a model, and a line that says so: the newest bundle below here, else the box's.
+
+    Raises InputError when there is neither.
+    """
     try:
         path = newest("bundle", Path.cwd())
     except InputError:
+        if not BOX.is_dir():
+            raise
         return BOX, "model: default, which ships with edgedc: small, offline, often wrong; --model names another"
     return path, f"model: {path}"
 

@@ -98,7 +98,7 @@ def cannot_run(folder: Path, artifact: Artifact) -> str:
     if artifact.passed is False:
         return "it failed its gate when it was exported"
     if artifact.details.get("provider") == "cuda" and "CUDAExecutionProvider" not in _providers():
-        return "a graph for CUDA, which onnxruntime does not offer here"
+        return "a graph for CUDA, not gated (no GPU), and onnxruntime offers no CUDA here"
     module, package, extra = _NEEDS[artifact.format]
     if importlib.util.find_spec(module) is None:
         return str(MissingExtra(package, extra))

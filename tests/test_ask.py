@@ -110,7 +110,6 @@ def test_a_ceiling_that_does_not_allow_a_call_exits_4(run: Run, url: str) -> Non
         (("Q?", "--input", "q", "--output", "a", "--solver-model", "x"), "leave out QUESTION"),
         (("--input", "absent", "--output", "a", "--solver-model", "x"), "absent"),
         (("Q?", "--solver-model", "x", "--solver-url", "nowhere"), "--solver-url"),
-        (("Q?", "--solver-model", "x", "--solver-url", "http://127.0.0.1:1"), "edgedc export"),
         (("Q?", "--solver-model", "x", "--solver-url", "http://127.0.0.1:1", "--model", "none"), "none"),
     ],
 )

@@ -55,7 +55,7 @@ def test_the_attention_of_short_rows_changes_no_loss_and_no_file(rows, tmp_path)
         assert attention(dataclasses.replace(QUICK, max_length=length)) == name
         made[name] = run(rows, tmp_path / str(name), max_length=length)
     (losses, weights, configs), (their_losses, their_weights, their_configs) = made.values()
-    assert losses == pytest.approx(their_losses, rel=1e-4)
+    assert losses == pytest.approx(their_losses, rel=1e-3)
     assert weights.keys() == their_weights.keys()
     assert configs == their_configs
 

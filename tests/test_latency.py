@@ -8,8 +8,8 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from edgedc.bench.latency import LatencySettings, check, measure
 from edgedc.backends import choose
+from edgedc.bench.latency import LatencySettings, check, measure
 from edgedc.cli import cli
 from edgedc.errors import InputError
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from edgedc.catalogue import BOX
+from edgedc.cli import cli
 
+DEMO_BASE = Path(__file__).parents[1] / "edgedc" / "models" / "demo-base"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -110,6 +112,15 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def box(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one GGUF."""
+    folder = tmp_path_factory.mktemp("box") / "box"
+    words = ["export", "--quantization", "q8_0", "--no-gate", str(model_folder), str(folder)]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    return folder
+
+
 @pytest.fixture
 def edgedc(hub, tmp_path):
     # In a process of its own: the hub's library reads its environment once, when it is imported.
@@ -129,8 +140,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_a_bundle_is_pulled_listed_and_run_by_its_name(hub, edgedc):
-    hub.repositories["someone/box"] = files_of(BOX)
+def test_a_bundle_is_pulled_listed_and_run_by_its_name(hub, edgedc, box):
+    hub.repositories["someone/box"] = files_of(box)
     done = edgedc("pull", "someone/box")
     assert done.returncode == 0, done.stderr
     assert COMMIT in done.stderr
@@ -138,22 +149,25 @@ def test_a_bundle_is_pulled_listed_and_run_by_its_name(hub, edgedc):
     [listed] = [r for r in map(json.loads, edgedc("models", "--json").stdout.splitlines()) if r["where"] == "pulled"]
     assert (listed["name"], listed["kind"], listed["revision"]) == ("box", "bundle", COMMIT)
     question = "Max buys 7 rulers, and each ruler costs $6. How much does Max pay?"
-    assert edgedc("decompose", "--model", "box", question).stdout == edgedc("decompose", question).stdout != ""
+    words = ("decompose", "--threads", "1", "--model")
+    assert edgedc(*words, "box", question).stdout == edgedc(*words, str(box), question).stdout != ""
 
 
-def test_a_gguf_of_somebody_else_becomes_a_bundle_that_runs(hub, edgedc):
-    [gguf] = BOX.glob("*.gguf")
+def test_a_gguf_of_somebody_else_becomes_a_bundle_that_runs(hub, edgedc, box):
+    [gguf] = box.glob("*.gguf")
     hub.repositories["someone/Small-GGUF"] = {"Small-Q8_0.gguf": gguf.read_bytes(), "README.md": b"hello"}
     done = edgedc("pull", "someone/Small-GGUF")
     assert done.returncode == 0, done.stderr
     manifest = json.loads((Path(done.stdout.strip()) / "manifest.json").read_text())
     assert [a["quantization"] for a in manifest["artifacts"]] == ["q8_0"]
     assert (manifest["base_revision"], manifest["prompt_style"]) == (COMMIT, "instruct-1")
-    assert edgedc("decompose", "--model", "Small-GGUF", "--json", "How old is Ann?").stdout.startswith("{")
+    assert edgedc(
+        "decompose", "--threads", "1", "--model", "Small-GGUF", "--json", "How old is Ann?"
+    ).stdout.startswith("{")
 
 
-def test_of_several_ggufs_one_is_named(hub, edgedc):
-    [gguf] = BOX.glob("*.gguf")
+def test_of_several_ggufs_one_is_named(hub, edgedc, box):
+    [gguf] = box.glob("*.gguf")
     hub.repositories["someone/many"] = dict.fromkeys(("a-q4_0.gguf", "a-q8_0.gguf"), gguf.read_bytes())
     refused = edgedc("pull", "someone/many")
     assert refused.returncode == 2
@@ -162,7 +176,7 @@ def test_of_several_ggufs_one_is_named(hub, edgedc):
 
 
 def test_a_model_folder_comes_without_pickles_and_can_be_trained(hub, edgedc, tmp_path):
-    base = BOX.parent / "demo-base"
+    base = DEMO_BASE
     weights = {name: content for name, content in files_of(base).items() if name != "manifest.json"}
     hub.repositories["someone/base"] = weights | {"pytorch_model.bin": b"x", "modeling_evil.py": b"x"}
     done = edgedc("pull", "someone/base@main")
@@ -179,7 +193,7 @@ def test_a_model_folder_comes_without_pickles_and_can_be_trained(hub, edgedc, tm
 def test_a_download_that_broke_off_goes_on(hub, edgedc):
     """The library writes ten MiB at a time, and goes on behind the last ten that came."""
     weights = os.urandom(24 * 2**20)
-    hub.repositories["someone/base"] = files_of(BOX.parent / "demo-base") | {"more.safetensors": weights}
+    hub.repositories["someone/base"] = files_of(DEMO_BASE) | {"more.safetensors": weights}
     del hub.repositories["someone/base"]["manifest.json"]
     hub.cut["more.safetensors"] = 21 * 2**20
     done = edgedc("pull", "someone/base")
@@ -192,9 +206,9 @@ def test_a_download_that_broke_off_goes_on(hub, edgedc):
     assert (Path(done.stdout.strip()) / "more.safetensors").read_bytes() == weights
 
 
-def test_what_is_not_what_the_hub_lists_is_refused(hub, edgedc):
-    hub.repositories["someone/box"] = files_of(BOX)
-    for name in ("chat_template.jinja", next(BOX.glob("*.gguf")).name):  # in the order in which they are fetched
+def test_what_is_not_what_the_hub_lists_is_refused(hub, edgedc, box):
+    hub.repositories["someone/box"] = files_of(box)
+    for name in ("chat_template.jinja", next(box.glob("*.gguf")).name):  # in the order in which they are fetched
         hub.lies = {name}
         done = edgedc("pull", "someone/box")
         assert done.returncode == 1
@@ -203,10 +217,10 @@ def test_what_is_not_what_the_hub_lists_is_refused(hub, edgedc):
     assert edgedc("pull", "someone/box").returncode == 0
 
 
-def test_a_second_pull_compares_and_does_not_fetch(hub, edgedc):
-    hub.repositories["someone/box"] = files_of(BOX)
+def test_a_second_pull_compares_and_does_not_fetch(hub, edgedc, box):
+    hub.repositories["someone/box"] = files_of(box)
     folder = Path(edgedc("pull", "someone/box").stdout.strip())
-    hub.lies = set(files_of(BOX))  # would be seen if anything was fetched
+    hub.lies = set(files_of(box))  # would be seen if anything was fetched
     assert edgedc("pull", "someone/box").returncode == 0
     (folder / "README.md").write_text("changed")
     done = edgedc("pull", "someone/box")

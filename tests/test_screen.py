@@ -233,7 +233,7 @@ def test_the_ceiling_is_never_passed_over_all_runs(tmp_path: Path) -> None:
         (draw("X?", 0, GOOD, task=""), r"demonstrations\.jsonl:2: no task"),
         (draw("X?", 0, GOOD, task="gsm9k"), "unknown task 'gsm9k'"),
         (draw("X?", 0, GOOD, verdict=True), r"demonstrations\.jsonl:2: not a row of  edgedc teach"),
-        ({"question": "X?"}, r"demonstrations\.jsonl:2: not a row of"),
+        ({"question": "X?"}, r"demonstrations\.jsonl:2: not a row to train on"),
     ],
 )
 def test_bad_rows_are_refused_before_anything_is_asked(tmp_path: Path, row: Row, said: str) -> None:

@@ -155,9 +155,9 @@ def test_rows_of_ones_own_need_no_outcome(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"question": "A?"}, "not a row of"),
-        (taught(" "), "not a row of"),
-        (taught(subquestions=["A?", 2]), "not a row of"),
+        ({"question": "A?"}, "not a row to train on"),
+        (taught(" "), "not a row to train on"),
+        (taught(subquestions=["A?", 2]), "not a row to train on"),
         (taught(draw="0"), "draw must be int, is str"),
         (screened(solution=None), "solution must be str, is NoneType"),
         (taught(answer=9), "answer must be str, is int"),

@@ -51,7 +51,7 @@ WITHOUT_EFFECT = ("checkpoint_every", "threads", "sources")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    base: str = flag("demo-base", "Base model: a folder, a hub id, a name in edgedc models, or default (in the box).")
+    base: str = flag("demo-base", "Base model: a folder, a hub id, or a name in edgedc models (demo-base ships).")
     from_scratch: Literal["nano", "tiny", "box", "small"] | None = flag(
         None, "Train a new Llama-shaped model of this size, with a tokenizer of its own, instead of a base."
     )

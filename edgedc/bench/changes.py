@@ -121,6 +121,8 @@ _CIRCUMSTANCES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "solver's host": lambda results: results["solver"]["host"],
     "simulated": lambda results: results["solver"]["simulated"],
     "prices": lambda results: f"{results['solver']['price']['model']} of {results['solver']['price']['date']}",
+    "load": lambda results: results.get("load"),
+    "network": lambda results: (results.get("network") or {}).get("name", ""),
     "questions": lambda results: ", ".join(f"{k} {v}" for k, v in results["selection"].items() if v not in (None, "")),
 }
 

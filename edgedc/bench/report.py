@@ -15,7 +15,7 @@ from typing import Any
 from edgedc.bench.cost import Comparison
 from edgedc.bench.metrics import Record
 from edgedc.bench.pair import Results
-from edgedc.bench.screen import answers, notes_of, quality_and_speed, title, tokens_and_money
+from edgedc.bench.screen import answers, notes_of, quality_and_speed, title, tokens_and_money, under_load, waits
 
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito's, for all eyes
 _POINTS = 41  # of a break-even line
@@ -82,6 +82,7 @@ def render(
 
 def _comparison(results: Results) -> Section:
     tables = [quality_and_speed(results), tokens_and_money(results)]
+    tables += [waits(results), under_load(results)] if results.served else []
     notes = "".join(f"<p>{escape(note)}</p>" for note in notes_of(results))
     return "The systems", "".join(_table(headers, rows) for headers, rows in tables) + notes
 

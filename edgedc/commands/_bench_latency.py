@@ -41,7 +41,7 @@ def command(
     form: str,
     output: Path | None,
 ) -> None:
-    """Measure every artifact of the bundles (default: the newest here, or the one that ships): prompt and generation
+    """Measure every artifact of the bundles (default: the newest here): prompt and generation
     speed as llama-bench has them, load time, time to first token, time between tokens, whole replies, memory, energy.
 
     One artifact at a time, each in a process of its own. What disturbs the measurement is said on stderr.

@@ -60,7 +60,7 @@ class Remote:
     "models",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A bundle or model folder; repeatable. [default: the newest bundle here, or the one that ships]",
+    help="A bundle or model folder; repeatable. [default: the newest bundle here]",
 )
 @click.option(
     "--backend",

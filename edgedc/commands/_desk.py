@@ -9,7 +9,7 @@ from edgedc.commands._local import Settings, choose_local
 from edgedc.commands._paid import Job, Paying, Remote
 from edgedc.ledger import Budget
 from edgedc.pipeline import Decomposer
-from edgedc.solvers.breaker import breaker_of
+from edgedc.solvers.breaker import Breaker
 from edgedc.solvers.openai import KEYS, open_solver
 from edgedc.spending import Spending
 
@@ -23,6 +23,7 @@ class Desk:
         self._stack, self._paying = stack, paying
         self._spending: Spending | None = None
         self._remotes: dict[tuple[str, str], Remote] = {}
+        self._breakers: dict[str, Breaker] = {}  # solver and decomposer of one host share it
         self._decomposers: dict[tuple[str, str, str], Decomposer] = {}
 
     @property
@@ -54,9 +55,8 @@ class Desk:
             self._spending = Spending(self._paying)
             self._stack.callback(self._spending.close)
         budget = Budget.on(self._spending, price) if price and self._spending else None
-        solver = open_solver(
-            model, url, budget=budget, timeout_s=self._paying.timeout, breaker=breaker_of(_host(url)), **settings
-        )
+        breaker = self._breakers.setdefault(_host(url), Breaker())
+        solver = open_solver(model, url, budget=budget, timeout_s=self._paying.timeout, breaker=breaker, **settings)
         self._stack.callback(solver.close)
         return Remote(solver, price)
 

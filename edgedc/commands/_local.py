@@ -127,7 +127,7 @@ def model_options(command: Command) -> Command:
             click.option(
                 "--model",
                 type=click.Path(path_type=Path),
-                help="A bundle, a model folder, or a name in  edgedc models. [default: newest bundle here, or default]",
+                help="A bundle, a model folder, or a name in  edgedc models. [default: the newest bundle here]",
             ),
             click.option(
                 "--backend",

@@ -30,13 +30,3 @@ class Breaker:
         with self._lock:
             self._failures = 0 if well else self._failures + 1
             self._until = time.monotonic() + self._pause_s if self._failures >= self._most else 0.0
-
-
-_breakers: dict[str, Breaker] = {}
-_lock = threading.Lock()
-
-
-def breaker_of(host: str) -> Breaker:
-    """The one of this process for a server, whatever is asked of it."""
-    with _lock:
-        return _breakers.setdefault(host, Breaker())
