@@ -62,10 +62,10 @@ def test_json_text_and_stdin_agree(run, bundle_folder, monkeypatch):
     assert row["backend"].startswith("llama.cpp")
     assert row["over_cap"] is False
 
-    code, text, _ = run("--model", bundle_folder, QUESTIONS[0])
+    code, text, _ = run("--model", bundle_folder, "--backend", "llamacpp", QUESTIONS[0])
     assert (code, text) == (0, render(made) + "\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(QUESTIONS[0].encode() + b"\n")))
-    assert run("--model", bundle_folder, "-") == (0, text, "")
+    assert run("--model", bundle_folder, "--backend", "llamacpp", "-") == (0, text, "")
 
 
 def test_backends_print_the_same(run, bundle_folder, model_folder):
