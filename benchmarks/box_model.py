@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from startup import cpu_model
-
 from edgedc.backends import choose, open_choice
 from edgedc.bench.decompositions import Decompositions, Estimate, score, summarise
 from edgedc.bench.quality import Share
@@ -32,6 +30,7 @@ from edgedc.bench.table import table
 from edgedc.bundle import read_manifest, write_manifest
 from edgedc.decomposition import Decomposition, decomposition_of, parse
 from edgedc.files import read_rows, sha256_of
+from edgedc.machine import cpu_model
 from edgedc.pipeline import Decomposer, decompose
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 from edgedc.tasks import Selection, gsm8k, microworld, strategyqa

@@ -35,10 +35,10 @@ from llamacpp_contenders import (
 from onnx_contenders import LIMITS as ONNX_LIMITS
 from onnx_contenders import measure_onnx
 from shapes import make_model
-from startup import cpu_model
 
 from edgedc.backends import choose
 from edgedc.backends.greedy import physical_cores
+from edgedc.machine import cpu_model
 
 RESULT = Path(__file__).parent / "results" / "decoding_speed.json"
 # What the ratios are to be on two quiet cores: (at least or at most, figure)

@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from shapes import make_model
-from startup import cpu_model
 
+from edgedc.machine import cpu_model
 from edgedc.workshop import workshop
 
 RESULT = Path(__file__).parent / "results" / "export_speed.json"

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from startup import cpu_model
 
 import edgedc
 from edgedc.bundle import Artifact
+from edgedc.machine import cpu_model
 from edgedc.tasks.microworld import problems
 from edgedc.workshop import workshop
 

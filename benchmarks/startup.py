@@ -14,6 +14,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from edgedc.machine import cpu_model
+
 LIMIT = 3.0
 RESULT = Path(__file__).parent / "results" / "startup.json"
 
@@ -61,14 +63,6 @@ def measure(commands: dict[str, list[str]], runs: int) -> dict[str, list[float]]
 def summary(taken: list[float]) -> dict[str, float]:
     tenths = statistics.quantiles(taken, n=10)
     return {"median": round(statistics.median(taken), 4), "p10": round(tenths[0], 4), "p90": round(tenths[-1], 4)}
-
-
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from typing import Any
 
 from training_contenders import CONTENDERS, SHAPES, make_data, precision
 
-from edgedc.bench.machine import this_machine
 from edgedc.bench.table import table
+from edgedc.machine import this_machine
 
 RESULT = Path(__file__).parent / "results" / "training_speed.json"
 # Dense bfloat16 operations a second, from NVIDIA's data sheets; the first name that is part of the card's counts.

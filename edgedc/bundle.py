@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -146,19 +146,24 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def made_below(where: Path) -> Iterator[Path]:
+    """The folders with a manifest, `where` itself and up to two levels below it; hidden ones left out."""
+    for depth in ("", "*/", "*/*/"):
+        for path in where.glob(f"{depth}{MANIFEST}"):
+            if not any(part.startswith(".") for part in path.relative_to(where).parts):
+                yield path.parent
+
+
 def newest(kind: Kind, where: Path) -> Path:
     """The folder of this kind made last in `where` or up to two levels below it."""
     found = []
-    for depth in ("", "*/", "*/*/"):
-        for path in where.glob(f"{depth}{MANIFEST}"):
-            if any(part.startswith(".") for part in path.relative_to(where).parts):
-                continue
-            try:
-                manifest = read_manifest(path.parent)
-            except InputError:
-                continue
-            if manifest.kind == kind:
-                found.append((manifest.created, path.stat().st_mtime, path.parent))
+    for folder in made_below(where):
+        try:
+            manifest = read_manifest(folder)
+        except InputError:
+            continue
+        if manifest.kind == kind:
+            found.append((manifest.created, (folder / MANIFEST).stat().st_mtime, folder))
     if not found:
         verb = {"adapter": "edgedc train", "model": "edgedc merge", "bundle": "edgedc export"}[kind]
         raise InputError(f"no {kind} in {where}: name one, or make one with  {verb}")

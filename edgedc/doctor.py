@@ -22,7 +22,7 @@ EXTRAS = {
     "onnx": ("onnxruntime", "tokenizers", "jinja2", "numpy"),
     "train": ("torch", "transformers", "peft", "accelerate", "tokenizers", "jinja2"),
     "export": ("gguf", "optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxruntime-genai", "sentencepiece"),
-    "hub": ("datasets",),
+    "hub": ("datasets", "huggingface_hub"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
     "qlora": ("bitsandbytes",),
     "ray": ("ray",),

@@ -102,18 +102,19 @@ def load_prices(path: Path | None = None) -> dict[str, Price]:
     return prices
 
 
-def find_price(model: str, path: Path | None = None) -> Price:
-    """The model's price in a table: in the file, or else in edgedc's own, litellm's or genai-prices', where installed.
-
-    Raises InputError for a model without a price: a missing price is never taken for 0.
-    """
-    if price := load_prices(path).get(model):
+def known_price(model: str, path: Path | None = None) -> Price | None:
+    """The model's price in the file, or else in edgedc's own table, litellm's or genai-prices', where installed."""
+    if (price := load_prices(path).get(model)) or path is not None:
         return price
-    if path is None:
-        from edgedc.installed_prices import installed_price
+    from edgedc.installed_prices import installed_price
 
-        if price := installed_price(model):
-            return price
+    return installed_price(model)
+
+
+def find_price(model: str, path: Path | None = None) -> Price:
+    """As `known_price`. Raises InputError for a model without a price: a missing price is never taken for 0."""
+    if price := known_price(model, path):
+        return price
     where = f"in {path}" if path else "in edgedc's table, nor in litellm's or genai-prices' where they are installed"
     raise InputError(
         f"no price is known for {model!r} {where}: name a model of the table with --price-as, or give --prices FILE"

@@ -74,3 +74,9 @@ def test_a_model_that_is_gone_is_one_line(bundle_folder, tmp_path):
 def test_settings_that_measure_nothing_are_refused(settings):
     with pytest.raises(InputError):
         check(LatencySettings(**settings))
+
+
+def test_a_quantization_that_is_not_there_is_refused_and_not_left_out(bundle_folder):
+    done = run(bundle_folder, *FEW, "--quantization", "f16", "--quantization", "nope")
+    assert isinstance(done.exception, InputError)
+    assert "no nope here" in str(done.exception)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from edgedc.errors import BudgetError, InputError, SolverError, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.ledger import Budget, Price, Usage
 from edgedc.solvers.failures import Failed
-from edgedc.solvers.openai import OpenAISolver, open_solver
+from edgedc.solvers.openai import DECOMPOSER_KEY, KEYS, OpenAISolver, decomposer_keys, open_solver
 from edgedc.solvers.scripted import ScriptedSolver
 from edgedc.solvers.speech import Speech
 
@@ -581,3 +581,10 @@ def test_a_script_is_followed_to_its_end() -> None:
     with pytest.raises(SolverReply):
         solver.solve(ASKED, max_tokens=5)
     assert len(solver.asked) == 3
+
+
+def test_a_decomposer_on_another_server_does_not_get_the_solver_s_key(monkeypatch):
+    monkeypatch.setenv("EDGEDC_BASE_URL", "http://here:1/v1")
+    assert decomposer_keys("http://there:1/v1", "http://here:1/v1") == (DECOMPOSER_KEY,)
+    assert decomposer_keys("http://here:2/v1", "http://here:1/v1") == (DECOMPOSER_KEY,)
+    assert decomposer_keys("", "http://user:secret@here:1/v2") == (DECOMPOSER_KEY, *KEYS)

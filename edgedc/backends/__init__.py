@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Engine = Literal["llamacpp", "onnx", "transformers"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
-_ENGINE: dict[Format, Engine] = {"gguf": "llamacpp", "onnx": "onnx"}
+ENGINE_OF: dict[Format, Engine] = {"gguf": "llamacpp", "onnx": "onnx"}
 FORMAT: dict[Engine, Format] = {"llamacpp": "gguf", "onnx": "onnx"}
 _LABEL: dict[Engine, str] = {"llamacpp": "llama.cpp", "onnx": "onnxruntime", "transformers": "transformers"}
 _PACKAGE: dict[Engine, str] = {"llamacpp": "llama_cpp", "onnx": "onnxruntime"}
@@ -199,7 +199,7 @@ def open_backend(
     path: Path, *, format: Format | None = None, quantization: str | None = None, threads: int | None = None
 ) -> tuple[Manifest, ModelBackend]:
     """The decomposer in a bundle or model folder, loaded, and its manifest. See `choose` and `open_choice`."""
-    choice = choose(path, engine=_ENGINE[format] if format else None, quantization=quantization)
+    choice = choose(path, engine=ENGINE_OF[format] if format else None, quantization=quantization)
     return choice.manifest, open_choice(choice, threads=threads)
 
 
@@ -219,15 +219,15 @@ def _choose_folder(path: Path, manifest: Manifest | None, engine: Engine | None,
 
 def _choose_artifact(path: Path, format: Format | None, quantization: str | None) -> Choice:
     manifest, artifact = find_artifact(path, format, quantization)
-    engine = _ENGINE[artifact.format]
+    engine = ENGINE_OF[artifact.format]
     if format is not None or _installed(engine):
         return Choice(path, manifest, artifact, engine)
-    others: list[Format] = [f for f in _ENGINE if f != artifact.format]
+    others: list[Format] = [f for f in ENGINE_OF if f != artifact.format]
     have = {a.format for a in manifest.artifacts if quantization in (None, a.quantization)}
     for other in others:
-        if other in have and _installed(_ENGINE[other]):
+        if other in have and _installed(ENGINE_OF[other]):
             manifest, second = find_artifact(path, other, quantization)
-            return Choice(path, manifest, second, _ENGINE[other], f"{_PACKAGE[engine]} is not installed")
+            return Choice(path, manifest, second, ENGINE_OF[other], f"{_PACKAGE[engine]} is not installed")
     return Choice(path, manifest, artifact, engine)  # opening it says what to install
 
 
@@ -235,12 +235,12 @@ def _choose_fastest(smallest: Choice, quantization: str | None, threads: int | N
     """Of the artifacts that passed their gates; of those that were not gated where none was."""
     folder, manifest = smallest.folder, smallest.manifest
     able = [
-        replace(smallest, artifact=a, engine=_ENGINE[a.format])
+        replace(smallest, artifact=a, engine=ENGINE_OF[a.format])
         for a in manifest.artifacts
         if (quantization is None or a.quantization == quantization.lower())
         and a.passed is not False
         and a.details.get("provider") != "cuda"  # it cannot be gated yet
-        and _installed(_ENGINE[a.format])
+        and _installed(ENGINE_OF[a.format])
         and all((folder / name).is_file() for name in a.files)
     ]
     able = [c for c in able if c.artifact and c.artifact.passed] or able

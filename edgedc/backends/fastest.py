@@ -8,7 +8,6 @@ processes that measure at the same time only do it twice.
 import importlib.metadata
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from edgedc.child import in_child
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import key_of, read_object, write_text
 from edgedc.home import home
+from edgedc.machine import cpu_model
 from edgedc.prompts import decompose_messages
 
 PROMPT_TOKENS = 120
@@ -161,12 +161,3 @@ def _version(engine: str) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return "unknown"
-
-
-def cpu_model() -> str:
-    """The processor's name, as far as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text("utf-8", "replace").splitlines() if info.is_file() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from edgedc import __version__
-from edgedc.bench.systems import System
+from edgedc.bench.systems import MAX_FAILURES, System
 from edgedc.decomposition import Decomposition
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, SolverRefused
 from edgedc.files import Row, RowWriter, key_of
@@ -13,9 +13,6 @@ from edgedc.ledger import Price
 from edgedc.pipeline import Answer, Begun, Decomposer, Stage, answer, begun_from, decompose, remark
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example, Task
-
-# a solver that fails this often in a row is down, not unlucky
-MAX_FAILURES = 5
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from edgedc.backends import Choice, ModelBackend, open_choice
 from edgedc.backends.greedy import physical_cores
 from edgedc.bench.conditions import watched
 from edgedc.bench.energy import Energy, find_meter, idle_watts, metered
-from edgedc.bench.machine import Machine, this_machine
 from edgedc.bundle import now
 from edgedc.child import in_child
 from edgedc.errors import InputError
 from edgedc.flags import flag
+from edgedc.machine import Machine, this_machine
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE, decompose_messages
 from edgedc.tasks.microworld import problems
 

@@ -12,22 +12,21 @@ from typing import Any
 
 from edgedc import __version__
 from edgedc.bench.load import Limits, Load, Served, Turn, served, served_from, spread
-from edgedc.bench.machine import Machine, this_machine
 from edgedc.bench.metrics import Record, Summary, call_of, record_from, summarise
 from edgedc.bench.network import Network
 from edgedc.bench.quality import score_decomposition
-from edgedc.bench.systems import System
+from edgedc.bench.systems import MAX_FAILURES, System
 from edgedc.bundle import now
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError
 from edgedc.files import RowWriter, key_of, write_text
 from edgedc.generation import Solver
 from edgedc.ledger import Price
+from edgedc.machine import Machine, this_machine
 from edgedc.pipeline import Answer, Stage, answer
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example
 
-# a solver that fails this often in a row is down, not unlucky
-MAX_FAILURES = 5
+ONE_BY_ONE, NO_LIMITS = Load(), Limits()
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,8 @@ def run_bench(
     output: Path,
     selection: dict[str, Any] | None = None,
     max_tokens: int = MAX_TOKENS_SOLVE,
-    load: Load = Load(),  # noqa: B008
-    limits: Limits = Limits(),  # noqa: B008
+    load: Load = ONE_BY_ONE,
+    limits: Limits = NO_LIMITS,
     network: Network | None = None,
     progress: Progress | None = None,
 ) -> Results:
@@ -161,6 +160,12 @@ def run_bench(
             if progress:
                 progress(len(records), len(turns), record)
 
+        def keep(part: list[tuple[System, int]], number: int, made: tuple[Record, EdgedcError | None]) -> None:
+            (system, k), (record, error) = part[number], made
+            writer.write({"key": key(system, k), **asdict(record)})
+            note(k, record)
+            failures.count(system.name, error)
+
         missing = []
         for system, k in turns:
             row = writer.rows.get(key(system, k))
@@ -171,14 +176,7 @@ def run_bench(
         parts = [missing] if load.one_by_one else [[turn for turn in missing if turn[0] is s] for s in systems]
         for part in parts:
             ask = partial(asking.measure, [(system, examples[k]) for system, k in part], time.monotonic())
-
-            def keep(number: int, made: tuple[Record, EdgedcError | None]) -> None:
-                (system, k), (record, error) = part[number], made  # noqa: B023
-                writer.write({"key": key(system, k), **asdict(record)})
-                note(k, record)
-                failures.count(system.name, error)
-
-            spread(len(part), load, ask, keep)
+            spread(len(part), load, ask, partial(keep, part))
     if failures.last and all(record.error for record in records.values()):
         raise failures.last
     in_order = {system.name: [records[system.name, k] for k in range(len(examples))] for system in systems}

@@ -8,6 +8,9 @@ from edgedc.generation import Backend, Solver
 from edgedc.ledger import Price
 from edgedc.pipeline import Asked, Decomposer
 
+# a solver that fails this often in a row is down, not unlucky
+MAX_FAILURES = 5
+
 
 @dataclass(frozen=True)
 class System:

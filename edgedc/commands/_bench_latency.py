@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from edgedc.backends import ENGINES, Choice, choose
+from edgedc.backends import ENGINE_OF, ENGINES, Choice, choose
 from edgedc.bench.latency import Latency, LatencySettings, check, measure
 from edgedc.bench.table import Cell, table
-from edgedc.bundle import read_manifest
 from edgedc.catalogue import find_model
 from edgedc.commands._local import default_model
 from edgedc.files import write_text
@@ -64,21 +63,16 @@ def _choices(model: Path, engine: str | None, quantizations: tuple[str, ...]) ->
     """Everything in a bundle that may run here; the engine of a model folder is its own."""
     model = find_model(model)
     known = next((e for e in ENGINES if e == engine), None)
-    first = choose(model, engine=known, quantization=quantizations[0] if quantizations else None)
+    first, *_ = [choose(model, engine=known, quantization=name) for name in quantizations or (None,)]
     check_decomposes(model, first.manifest.method)
     if first.artifact is None:
         return [first]
-    names = quantizations or [
-        a.quantization
-        for a in read_manifest(model).artifacts
-        if a.passed is not False and a.details.get("provider") != "cuda"
-    ]
-    formats = {"llamacpp": "gguf", "onnx": "onnx"}
+    asked = {name.lower() for name in quantizations}
     return [
-        choose(model, engine=known or next(e for e in ENGINES if formats.get(e) == artifact.format), quantization=name)
-        for name in dict.fromkeys(names)
-        for artifact in read_manifest(model).artifacts
-        if artifact.quantization == name.lower() and (known is None or formats[known] == artifact.format)
+        choose(model, engine=ENGINE_OF[a.format], quantization=a.quantization)
+        for a in first.manifest.artifacts
+        if known in (None, ENGINE_OF[a.format])
+        and (a.quantization in asked if asked else a.passed is not False and a.details.get("provider") != "cuda")
     ]
 
 

@@ -2,13 +2,11 @@
 
 import itertools
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
@@ -22,14 +20,13 @@ from edgedc.bench.systems import BASELINES, System, local_system, remote_system
 from edgedc.bundle import MANIFEST
 from edgedc.catalogue import find_model
 from edgedc.commands._bench_report import write_report
-from edgedc.commands._local import default_model
-from edgedc.commands._solver import REMOTE_KEYS
+from edgedc.commands._local import AUTO, default_model
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
 from edgedc.flags import flag, flags
 from edgedc.ledger import Budget, Price, find_price
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Asked
-from edgedc.solvers.openai import KEYS, OPENAI, OpenAISolver, open_solver
+from edgedc.solvers.openai import OpenAISolver, decomposer_keys, host_of, open_solver, server_of
 from edgedc.tasks import Selection, find_task, load_examples
 
 
@@ -67,7 +64,7 @@ class Remote:
     type=click.Choice(["auto", *ENGINES]),
     default="auto",
     show_default=True,
-    help="auto: the bundle's smallest artifact that can run here.",
+    help=AUTO,
 )
 @click.option("--quantization", "quantizations", multiple=True, help="Which artifact of a bundle; repeatable.")
 @click.option(
@@ -163,13 +160,13 @@ def _open_locals(
 ) -> list[System]:
     """One system for each model and quantization asked for. Chooses all of them before it loads any."""
     pairs = itertools.product(folders, quantizations or (None,))
-    choices = [choose(folder, engine=engine, quantization=quantization) for folder, quantization in pairs]
+    choices = [choose(folder, engine=engine, quantization=wanted, measure=True) for folder, wanted in pairs]
     for choice in choices:
         check_decomposes(choice.folder, choice.manifest.method)
     systems = []
     for choice in choices:
         name = _name(choice, several=len(folders) > 1)
-        click.echo(f"{name}: {choice.folder} {choice.note}".rstrip(), err=True)
+        click.echo(f"{name}: {choice.folder} {choice.note or choice.measured}".rstrip(), err=True)
         backend = stack.enter_context(closing(open_choice(choice)))
         systems.append(local_system(name, backend, choice.manifest, choice.identity(), mode))
     return systems
@@ -182,7 +179,7 @@ def _name(choice: Choice, *, several: bool) -> str:
 
 def _urls(remote: Remote) -> tuple[str, str]:
     """Of the solver's server and of the remote decomposer's."""
-    near = remote.solver_url or os.environ.get("EDGEDC_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    near = server_of(remote.solver_url)
     return near, remote.remote_url or near
 
 
@@ -201,8 +198,7 @@ def _open_remote(
     stack.callback(_close, solver)
     decomposer = solver
     if remote.remote_model or remote.remote_url:
-        # another server does not get the solver's key
-        keys = REMOTE_KEYS if urls[1] != urls[0] else KEYS
+        keys = decomposer_keys(urls[1], urls[0])
         model = remote.remote_model or remote.solver_model
         decomposer = open_solver(model, ways[1], keys=keys, budget=budget.at(remote_price))
         stack.callback(_close, decomposer)
@@ -212,7 +208,7 @@ def _open_remote(
 
 def _shown(solver: OpenAISolver, url: str) -> str:
     """The server's URL without a password, whatever way it is reached by."""
-    return solver.url.replace(solver.host, urlsplit(url).netloc.rpartition("@")[2], 1)
+    return solver.url.replace(solver.host, host_of(url), 1)
 
 
 def _close(solver: OpenAISolver) -> None:

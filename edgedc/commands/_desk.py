@@ -3,17 +3,14 @@
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from edgedc.commands._local import Settings, choose_local
 from edgedc.commands._paid import Job, Paying, Remote
 from edgedc.ledger import Budget
 from edgedc.pipeline import Decomposer
 from edgedc.solvers.breaker import Breaker
-from edgedc.solvers.openai import KEYS, open_solver
+from edgedc.solvers.openai import decomposer_keys, host_of, open_solver
 from edgedc.spending import Spending
-
-DECOMPOSER_KEY = "EDGEDC_DECOMPOSER_API_KEY"
 
 
 class Desk:
@@ -40,10 +37,9 @@ class Desk:
         """The one elsewhere, where the job names one."""
         if not job.decomposer_model:
             return None
-        model, url = job.decomposer_model, job.decomposer_url
+        model, url = job.decomposer_model, job.decomposer_url or job.url
         if (model, url) not in self._remotes:
-            # The solver's key is not for another server's eyes.
-            keys = (DECOMPOSER_KEY, *KEYS) if _host(url) in ("", _host(job.url)) else (DECOMPOSER_KEY,)
+            keys = decomposer_keys(url, job.url)
             flags = ("--decomposer-model", "--decomposer-url")
             self._remotes[model, url] = self._open(model, url, job.price_as, keys=keys, flags=flags)
         return self._remotes[model, url]
@@ -55,7 +51,7 @@ class Desk:
             self._spending = Spending(self._paying)
             self._stack.callback(self._spending.close)
         budget = Budget.on(self._spending, price) if price and self._spending else None
-        breaker = self._breakers.setdefault(_host(url), Breaker())
+        breaker = self._breakers.setdefault(host_of(url), Breaker())
         solver = open_solver(model, url, budget=budget, timeout_s=self._paying.timeout, breaker=breaker, **settings)
         self._stack.callback(solver.close)
         return Remote(solver, price)
@@ -73,8 +69,3 @@ class Desk:
                 return None
             self._decomposers[named] = made
         return self._decomposers[named]
-
-
-def _host(url: str) -> str:
-    """With its port, and without a password; "" for the server of the environment, which is the solver's."""
-    return urlsplit(url).netloc.rpartition("@")[2]

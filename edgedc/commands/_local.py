@@ -11,7 +11,8 @@ import click
 
 from edgedc.backends import ENGINES, Choice, ModelBackend, choose, open_choice
 from edgedc.backends.grammar import ListGrammar
-from edgedc.catalogue import find_model, without_name
+from edgedc.bundle import newest
+from edgedc.catalogue import find_model
 from edgedc.decomposition import Decomposition, parse
 from edgedc.errors import EdgedcError
 from edgedc.files import Row, key_of, sha256_of
@@ -19,6 +20,8 @@ from edgedc.generation import Generation, Message, OnText
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Decomposer, decompose, read_reply, remark
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
+
+AUTO = "auto: the bundle's artifact that is fastest here, measured once."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -134,7 +137,7 @@ def model_options(command: Command) -> Command:
                 type=click.Choice(["auto", *ENGINES]),
                 default="auto",
                 show_default=True,
-                help="auto: the bundle's artifact that is fastest here, measured once.",
+                help=AUTO,
             ),
             click.option("--quantization", help="Only this artifact of a bundle: f16, q8_0, fp32, ..."),
             click.option(
@@ -168,9 +171,9 @@ def model_options(command: Command) -> Command:
 
 
 def default_model() -> Path:
-    """The model that nobody named, said on stderr."""
-    path, said = without_name()
-    click.echo(said, err=True)
+    """The newest bundle below the working folder, said on stderr, where nobody named one."""
+    path = newest("bundle", Path.cwd())
+    click.echo(f"model: {path}", err=True)
     return path
 
 

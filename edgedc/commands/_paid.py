@@ -13,12 +13,14 @@ from edgedc.files import Row, key_of
 from edgedc.flags import flag
 from edgedc.generation import Generation, Message, Solver
 from edgedc.home import home
-from edgedc.ledger import Price, find_price, load_prices
+from edgedc.ledger import Price, find_price, known_price
 from edgedc.outbox import Outbox, Question
 from edgedc.pipeline import Answer, Asked, Begun, Decomposer, OnPiece, OnStage, Stage, answer, begun_from
 from edgedc.prompts import solve_messages, step_messages
 from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver
 from edgedc.spending import Ceilings
+
+SERVER = "Its server.  [EDGEDC_BASE_URL, OPENAI_BASE_URL, else OpenAI; key: EDGEDC_API_KEY, OPENAI_API_KEY]"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Paying(Ceilings):
         named = self.price_as or price_as
         if named or self.max_cost is not None or self.max_cost_per_day is not None:
             return find_price(named or model, self.prices)
-        return load_prices(self.prices).get(model)
+        return known_price(model, self.prices)
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,15 @@ from edgedc.errors import InputError
 from edgedc.files import sha256_of
 from edgedc.flags import flag
 from edgedc.generation import Solver
-from edgedc.ledger import Account, Budget, Price, Purse, find_price, load_prices
+from edgedc.ledger import Account, Budget, Price, Purse, find_price, known_price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.solvers.loopback import Timing
-from edgedc.solvers.openai import KEYS, TIMEOUT_S, open_solver
+from edgedc.solvers.openai import KEYS, TIMEOUT_S, decomposer_keys, open_solver
 from edgedc.spending import Ceilings, Spending
 from edgedc.tasks import Selection
 
 if TYPE_CHECKING:
     from edgedc.solvers.replay import Recording
-
-# another server does not get the solver's key
-REMOTE_KEYS = ("EDGEDC_DECOMPOSER_API_KEY",)
 
 SIMULATED_MODEL = "simulated-solver"  # as edgedc/solvers/simulated.py calls it
 
@@ -61,7 +58,7 @@ def price_of(solving: Solving, model: str) -> Price | None:
     table = Path(solving.prices) if solving.prices else None
     if solving.max_cost is not None or solving.max_cost_per_day is not None or solving.price_as:
         return find_price(solving.price_as or model, table)
-    return load_prices(table).get(model)
+    return known_price(model, table)
 
 
 def wanted(solving: Solving) -> bool:
@@ -100,8 +97,8 @@ def opened(solving: Solving, timing: Timing, selection: Selection, run: str = ""
         answering = reach(model, url, KEYS)
         remote = answering
         if solving.remote_model or solving.remote_url:
-            keys = REMOTE_KEYS if solving.remote_url else KEYS
-            remote = reach(solving.remote_model or model, solving.remote_url or url, keys)
+            there = solving.remote_url or url
+            remote = reach(solving.remote_model or model, there, decomposer_keys(there, url))
         yield Opened(answering, remote)
 
 

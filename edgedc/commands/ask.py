@@ -15,7 +15,7 @@ from edgedc.commands._batch import Progress, keyed, open_output
 from edgedc.commands._desk import Desk
 from edgedc.commands._fallback import answer_here, choose_fallback
 from edgedc.commands._local import Settings, choose_local
-from edgedc.commands._paid import Job, Kept, Paying, about_request, open_outbox, prompts, work
+from edgedc.commands._paid import SERVER, Job, Kept, Paying, about_request, open_outbox, prompts, work
 from edgedc.commands._questions import Questions
 from edgedc.commands._say import say
 from edgedc.commands._screen import Screen
@@ -35,11 +35,7 @@ class Asking:
         "auto", "How the solver is asked; auto: static, or single-stage where nothing needs breaking down."
     )
     solver_model: str = flag("", "The model that answers, as its server calls it.")
-    solver_url: str = flag(
-        "",
-        "Its OpenAI-compatible server.  [EDGEDC_BASE_URL, OPENAI_BASE_URL, else OpenAI; key: EDGEDC_API_KEY, "
-        "OPENAI_API_KEY]",
-    )
+    solver_url: str = flag("", SERVER)
     max_tokens: int = flag(MAX_TOKENS_SOLVE, "Longest reply of the solver.")
     model: Path | None = flag(None, "Bundle or model folder that decomposes here.  [newest bundle here]")
     decomposer_model: str = flag("", "Decompose elsewhere, by this model.")

@@ -10,7 +10,7 @@ import click
 
 from edgedc.commands._desk import Desk
 from edgedc.commands._local import Settings, choose_local, model_options
-from edgedc.commands._paid import Paying
+from edgedc.commands._paid import SERVER, Paying
 from edgedc.errors import InputError, MissingExtra
 from edgedc.files import read_text
 from edgedc.flags import flag, flags
@@ -43,11 +43,7 @@ class Behind:
     """Who answers. Raises InputError for what contradicts."""
 
     solver_model: str = flag("", "The model that answers; without one the decomposer alone is served.")
-    solver_url: str = flag(
-        "",
-        "Its OpenAI-compatible server.  [EDGEDC_BASE_URL, OPENAI_BASE_URL, else OpenAI; key: EDGEDC_API_KEY, "
-        "OPENAI_API_KEY]",
-    )
+    solver_url: str = flag("", SERVER)
     solver_max_tokens: int = flag(MAX_TOKENS_SOLVE, "Longest reply of the solver, where a request names no limit.")
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from edgedc.solvers.stream import Reply
 
 OPENAI = "https://api.openai.com/v1"
 KEYS = ("EDGEDC_API_KEY", "OPENAI_API_KEY")
+DECOMPOSER_KEY = "EDGEDC_DECOMPOSER_API_KEY"
 TIMEOUT_S = 120.0
 CONNECT_S = 5.0
 RETRIES = 2
@@ -35,12 +36,27 @@ def most_tokens(messages: Sequence[Message]) -> int:
     return 256 + sum(len(message["content"].encode("utf-8", "surrogatepass")) + 16 for message in messages)
 
 
+def server_of(url: str) -> str:
+    """The URL itself, else the environment's, else OpenAI's."""
+    return url or os.environ.get("EDGEDC_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or OPENAI
+
+
+def host_of(url: str) -> str:
+    """With its port, and without a password."""
+    return urlsplit(server_of(url)).netloc.rpartition("@")[2]
+
+
+def decomposer_keys(url: str, solver_url: str) -> tuple[str, ...]:
+    """Where the key of a remote decomposer stands: the solver's is not for another server's eyes."""
+    return (DECOMPOSER_KEY, *KEYS) if host_of(url) == host_of(solver_url) else (DECOMPOSER_KEY,)
+
+
 def open_solver(model: str, url: str = "", *, keys: Sequence[str] = KEYS, **settings: Any) -> "OpenAISolver":
     """A solver at `url`, else EDGEDC_BASE_URL, OPENAI_BASE_URL, OpenAI; its key from the first variable of `keys`.
 
     `settings` are those of OpenAISolver. Raises InputError when OpenAI's own server is meant and there is no key.
     """
-    url = url or os.environ.get("EDGEDC_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    url = server_of(url)
     key = next((value for name in keys if (value := os.environ.get(name, "").strip())), None)
     solver = OpenAISolver(model, url, key, keys=tuple(keys), **settings)
     if not key and solver.host == urlsplit(OPENAI).netloc:

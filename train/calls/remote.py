@@ -9,7 +9,7 @@ from pathlib import Path
 from edgedc.errors import InputError
 from edgedc.flags import flag
 from edgedc.generation import Message
-from edgedc.ledger import Budget, Price, Usage, find_price, load_prices
+from edgedc.ledger import Budget, Price, Usage, find_price, known_price
 from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, most_tokens, open_solver
 from edgedc.solvers.pace import Pace
 
@@ -112,4 +112,4 @@ def _price(name: str, settings: CallSettings) -> Price | None:
     """None for a model that the table does not have, unless its price is needed or was named."""
     if settings.max_cost is not None or settings.price_as:
         return find_price(settings.price_as or name, settings.prices)
-    return load_prices(settings.prices).get(name)
+    return known_price(name, settings.prices)

@@ -16,11 +16,11 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
-from edgedc.bench.machine import this_machine
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, write_manifest
 from edgedc.decomposition import NOT_NEEDED
 from edgedc.errors import InputError
 from edgedc.files import sha256_of, staged_folder, write_text
+from edgedc.machine import this_machine
 from edgedc.methods import ANSWERING
 
 from ..sets.leaks import check_leaks, held_out_in

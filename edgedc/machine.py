@@ -24,11 +24,11 @@ class Machine:
 
 def this_machine() -> Machine:
     loaded = {name: getattr(sys.modules[name], "__version__", "unknown") for name in _RUNTIMES if name in sys.modules}
-    return Machine(_cpu(), _cores(), _memory(), platform.platform(), platform.python_version(), loaded)
+    return Machine(cpu_model(), _cores(), _memory(), platform.platform(), platform.python_version(), loaded)
 
 
-def _cpu() -> str:
-    """Linux keeps the processor's name in /proc/cpuinfo; `platform` knows it elsewhere."""
+def cpu_model() -> str:
+    """ "" where the system does not say. Linux keeps the name in /proc/cpuinfo; `platform` knows it elsewhere."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8", "replace").splitlines() if info.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
