@@ -358,10 +358,11 @@ def test_a_ceiling_ends_the_verb_before_the_call(tmp_path: Path, bundle_folder: 
         ((), "no solver"),
     ],
 )
-def test_the_verb_refuses_before_it_asks_anyone(tmp_path: Path, given: tuple[str, ...], says: str) -> None:
-    refused = cli_bench(
-        "--limit", "1", "--solver-url", "http://127.0.0.1:1/v1", "--output", tmp_path / "b.json", *given
-    )
+def test_the_verb_refuses_before_it_asks_anyone(
+    tmp_path: Path, given: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no bundle is here: what a command says wrong of its flags comes before that
+    refused = cli_bench("--limit", "1", "--solver-url", "http://127.0.0.1:1/v1", "--output", "b.json", *given)
     with pytest.raises(InputError, match=says):
         raise refused.exception or AssertionError(refused.output)
     assert not list(tmp_path.iterdir())

@@ -118,11 +118,11 @@ def command(
     """
     if not remote.solver_model:
         raise InputError("no solver: name its model with --solver-model, and its server with --solver-url")
-    folders = [find_model(model) for model in models] or [default_model()]
     emulated = network_of(network) if network else None
     prices = Path(remote.prices) if remote.prices else None
     price = find_price(remote.price_as or remote.solver_model, prices)
     remote_price = find_price(remote.price_as or remote.remote_model or remote.solver_model, prices)
+    folders = [find_model(model) for model in models] or [default_model()]
     examples = load_examples(questions)
     with ExitStack() as stack:
         near, there = _urls(remote)
