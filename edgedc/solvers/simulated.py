@@ -46,6 +46,16 @@ class KnownProblem(Protocol):
 
 
 @dataclass(frozen=True)
+class Request:
+    """A prompt as a solver reads it: the subquestions that it gives, in order, and the answers to the first of them."""
+
+    task: Task | None
+    question: str
+    given: list[str]
+    answers: list[str]
+
+
+@dataclass(frozen=True)
 class Skill:
     """The chance that a step goes wrong, by how the solver comes to it."""
 
@@ -82,17 +92,14 @@ class SimulatedSolver:
     """
 
     def __init__(self, problems: Iterable[KnownProblem], skill: Skill, seed: int) -> None:
-        self._known = {_words(problem.question): problem for problem in problems}
+        self._known = {plain_words(problem.question): problem for problem in problems}
         self._skill = skill
         self._seed = seed
 
     def reply(self, messages: Sequence[Message], *, seed: int | None = None) -> str:
-        prompt = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
-        head, _, asked = prompt.partition("Question: ")
-        # What stands before the question (and its context) says what is to be done.
-        task = next((task for start, task in _TASKS.items() if head.startswith(start)), None)
-        question, given = _read(asked)
-        problem = self._known.get(_words(question))
+        request = read_request(messages)
+        task, given = request.task, request.given
+        problem = self._known.get(plain_words(request.question))
         if problem is None or task is None:
             return _UNKNOWN
         if task == "decompose":
@@ -100,7 +107,7 @@ class SimulatedSolver:
         if task in ("single-stage", "cot"):
             values = self._values(problem, set(), "in_head" if task == "single-stage" else "reasoned")
         else:
-            values = self._values(problem, {_words(text) for text in given}, "reasoned")
+            values = self._values(problem, {plain_words(text) for text in given}, "reasoned")
         if task == "step":
             return _line(problem, values, given[-1]) if given else _UNKNOWN
         lines = []
@@ -121,7 +128,7 @@ class SimulatedSolver:
         """What the solver takes each step's value for. An error carries over to the steps that build on it."""
         off: list[int] = []
         for number, step in enumerate(problem.steps, start=1):
-            error = self._error(problem.id, number, "asked" if _words(step.ask) in asked else otherwise)
+            error = self._error(problem.id, number, "asked" if plain_words(step.ask) in asked else otherwise)
             off.append(error + sum(off[need - 1] for need in step.needs))
         off[-1] = off[-1] or sum(off)  # any wrong step makes the answer wrong
         return [step.value + error for step, error in zip(problem.steps, off, strict=True)]
@@ -144,20 +151,27 @@ def _line(problem: KnownProblem, values: Sequence[int], text: str) -> str:
 
 def _value(problem: KnownProblem, values: Sequence[int], text: str) -> str:
     """The value of the step that a subquestion asks for, or that the solver does not know it."""
-    found = [value for step, value in zip(problem.steps, values, strict=True) if _words(step.ask) == _words(text)]
+    found = [
+        value for step, value in zip(problem.steps, values, strict=True) if plain_words(step.ask) == plain_words(text)
+    ]
     return str(found[0]) if found else _UNKNOWN
 
 
-def _read(asked: str) -> tuple[str, list[str]]:
-    """The question, and the subquestions that a solving prompt gives with it, in order."""
+def read_request(messages: Sequence[Message]) -> Request:
+    """What the last prompt asks for. `task` is None for a prompt that is none of edgedc/prompts.py."""
+    prompt = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    head, _, asked = prompt.partition("Question: ")
+    # What stands before the question (and its context) says what is to be done.
+    task = next((task for start, task in _TASKS.items() if head.startswith(start)), None)
     question, mark, listed = asked.partition("\nSubquestions:\n")
     if mark:
-        return question, parse(listed).texts
+        return Request(task, question, parse(listed).texts, [])
     question = re.split(r"\n(?:Subquestion|Next subquestion): ", asked)[0]
-    return question, re.findall(r"\n(?:Subquestion|Next subquestion): (.*)", asked)
+    given = re.findall(r"\n(?:Subquestion|Next subquestion): (.*)", asked)
+    return Request(task, question, given, re.findall(r"\nAnswer: (.*)", asked))
 
 
-def _words(text: str) -> str:
+def plain_words(text: str) -> str:
     """Two texts with the same words in the same order count as the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
