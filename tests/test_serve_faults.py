@@ -368,6 +368,81 @@ def hung_up(connection: socket.socket, trickle: bytes, seconds: float = 4.0) -> 
     return False
 
 
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+LONG = b"Content-Length: 5000000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (POST + b"Content-Type: application/json\r\n" + LONG, 413),
+        (POST + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n", 413),
+        (POST + b"Content-Type: text/plain\r\n" + LONG, 415),
+        (POST + b"Content-Type: text/plain\r\nConnection: close\r\n" + LONG, 415),
+        (b"POST /nowhere HTTP/1.0\r\nHost: 127.0.0.1\r\n" + LONG, 404),
+        (POST.replace(b"127.0.0.1", b"evil.example") + b"Connection: close\r\n" + LONG, 403),
+        (POST + b"no colon\r\n" + LONG, 400),
+    ],
+    ids=["too long", "in pieces", "not JSON", "not JSON, close", "no such path", "not this machine", "no HTTP"],
+)
+def test_who_is_refused_while_sending_can_still_read_why(head: bytes, status: int) -> None:
+    """Closed at once, the connection would be reset, and the reply lost with it."""
+    chunked = b"chunked" in head
+    body = b"4c4b40\r\n" * chunked + b" " * 5_000_000 + b"\r\n0\r\n\r\n" * chunked
+    with endpoint() as running:
+        parts = urlsplit(running.url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=5) as sending:
+            sending.sendall(head + b"\r\n" + body[:100_000])
+            time.sleep(0.2)  # refused by now
+            for start in range(100_000, len(body), 1_000_000):
+                sending.sendall(body[start : start + 1_000_000])
+                time.sleep(0.02)
+            reply = sending.recv(100_000)
+    assert reply.startswith(f"HTTP/1.1 {status} ".encode())
+    if status != 400:
+        assert json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/plain"])  # refused with and without Connection: close
+@pytest.mark.parametrize("piece", [b"x", b"x" * 1_000_000], ids=["a byte at a time", "a megabyte at a time"])
+def test_who_is_refused_and_never_stops_sending_is_hung_up_on(kind: bytes, piece: bytes) -> None:
+    """After some time, and sooner after so many bytes."""
+    patience_s = 0.5 if len(piece) == 1 else 60.0
+    with endpoint(patience_s=patience_s) as running, running.client() as client:
+        parts = urlsplit(running.url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=5) as endless:
+            endless.sendall(POST + b"Content-Type: " + kind + b"\r\nContent-Length: 999999999999\r\n\r\n")
+            assert endless.recv(10_000).startswith(b"HTTP/1.1 41")
+            sent = send_for_ever(endless, piece)
+        assert client.chat.completions.create(model="edgedc-decomposer", messages=[USER]).choices
+    assert sent < 200_000_000
+
+
+def send_for_ever(connection: socket.socket, piece: bytes, seconds: float = 10.0) -> int:
+    """Bytes until it is reset."""
+    sent, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            connection.sendall(piece)
+        except ConnectionError:
+            return sent
+        sent += len(piece)
+        time.sleep(0.01)
+    pytest.fail(f"{sent} bytes were taken, and no end of it")
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/plain"])
+def test_a_refused_client_that_is_still_sending_does_not_keep_the_server_from_ending(kind: bytes) -> None:
+    with endpoint() as running:
+        parts = urlsplit(running.url)
+        refused = socket.create_connection((parts.hostname, parts.port), timeout=5)
+        refused.sendall(POST + b"Content-Type: " + kind + b"\r\n" + LONG + b"\r\n   ")
+        assert refused.recv(10_000).startswith(b"HTTP/1.1 41")
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    refused.close()
+
+
 def test_a_client_that_does_not_read_its_stream_is_hung_up_on() -> None:
     def flood(handler: BaseHTTPRequestHandler, _: int) -> None:
         say(handler, *["x" * 10_000] * 700, end=False)

@@ -120,7 +120,7 @@ class Refused(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """OpenAI's clients repeat a request after 429 or 5xx, unless x-should-retry says no."""
-        # What is left of the request is not read, or uvicorn hangs up.
+        # Whoever is still sending may stop: what is left of the request is thrown away (see _Connection in run.py).
         headers = {"connection": "close"} if self.status in (413, 500) else {}
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"

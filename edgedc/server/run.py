@@ -7,8 +7,9 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,6 +20,9 @@ from edgedc.server.work import Workers
 # How long a connection may lie idle between requests: longer than clients keep theirs, which is 5 s with OpenAI's, or
 # one that they take up again would be closed under their hands.
 _KEEP_ALIVE_S = 75
+
+# How much of a request is read and thrown away after the reply to it, which may have refused the request half-way.
+_MOST_UNREAD = 64_000_000  # bytes
 
 
 def is_loopback(host: str) -> bool:
@@ -104,29 +108,43 @@ class Server(uvicorn.Server):
 class _Connection(H11Protocol):
     """Hangs up on a client that takes longer than `patience_s` to send a request whole, or to read what is sent.
 
-    uvicorn would wait for ever.
+    uvicorn would wait for ever. A client that is still sending when its request is refused gets the same time, for
+    _MOST_UNREAD bytes: see _Lingering.
     """
 
     def __init__(self, patience_s: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._patience_s, self._idle = patience_s, False
+        self._unread = 0  # bytes of a request that came after the reply to it
         self._sending: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _Lingering(transport, self._still_sending)))
         self._expect_request(self._patience_s)
 
     def data_received(self, data: bytes) -> None:
         if self._idle:
             self._idle = False
             self._expect_request(self._patience_s)
-        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._unread += len(data)
+        if self._unread > _MOST_UNREAD:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            super().data_received(data)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._idle = True
-        self._expect_request(_KEEP_ALIVE_S + self._patience_s)
+        self._unread, self._idle = 0, not self._still_sending()
+        self._expect_request(self._patience_s + _KEEP_ALIVE_S * self._idle)
+        if self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self.transport.close()  # at once: the end of the server does not wait for who is refused
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -141,6 +159,10 @@ class _Connection(H11Protocol):
         _cancel(self._sending)
         _cancel(self._reading)
 
+    def _still_sending(self) -> bool:
+        """Whether a request has begun and is not whole, or was no HTTP, so that nobody knows where it ends."""
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+
     def _expect_request(self, within_s: float) -> None:
         _cancel(self._sending)
         self._sending = self.loop.call_later(within_s, self._end_patience)
@@ -149,6 +171,30 @@ class _Connection(H11Protocol):
         """Unless the request is here whole, and is being answered."""
         if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
             self.transport.abort()
+
+
+class _Lingering:
+    """A transport that closes only its own direction at first, while a client is `sending`.
+
+    Closed with bytes of the client's unread, a socket is reset, and the client loses the reply that was on its way to
+    it (RFC 9112, section 9.6). What still comes is to be thrown away. The client's end, or a second `close`, closes it.
+    """
+
+    def __init__(self, transport: asyncio.Transport, sending: Callable[[], bool]) -> None:
+        self._transport, self._sending, self._half = transport, sending, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._half or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing() or not self._sending():
+            self._transport.close()
+        else:
+            self._half = True
+            self._transport.write_eof()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
