@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-decomposers base model clean
+.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-decomposers bench-replication base model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-decoding: $(INSTALLED)  ## tokens/s, questions/s and memory of a decompose
 
 bench-decomposers: $(INSTALLED)  ## recorded decomposers on GSM8K, by the measures of edgedc/bench/decompositions.py
 	$(BIN)/python benchmarks/box_model.py
+
+bench-replication: $(INSTALLED)  ## the paper in miniature: students really trained, teacher and solver simulated: about an hour; resumes
+	$(BIN)/python -m benchmarks.replication
 
 base: $(INSTALLED)  ## pre-train the demo's base model again: 75 minutes on one core; resumes
 	$(BIN)/python -m train.documents build/demo-base.jsonl 150000
