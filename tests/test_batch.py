@@ -6,12 +6,13 @@ import os
 import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -250,31 +251,44 @@ def test_rows_go_to_stdout_and_a_reader_that_leaves_ends_it(bundle_folder, tmp_p
 # -- kills
 
 
-def batch_with_kills(bundle: Path, folder: Path, given: Sequence[bytes], moments: int) -> None:
-    """Kills a batch at so many moments, anew whenever it gets through, and then lets it finish."""
+def batch_with_kills(
+    bundle: Path, folder: Path, given: Sequence[bytes], kills: int, until: Callable[[Any, Path, float], None]
+) -> list[tuple[int, int]]:
+    """Kills a living batch so often, each time after `until(process, output, seconds of an undisturbed run)`.
+
+    It goes on from where it was killed, begins anew whenever it gets through, and may finish at the end. Returns how
+    many rows there were before and after each killed process.
+    """
     source, whole, out = folder / "q.jsonl", folder / "whole.jsonl", folder / "d.jsonl"
     source.write_bytes(b"".join(given))
-    process = start(bundle, "--input", source, "--output", whole)
-    assert process.communicate(timeout=300)[1]
+    run_it = partial(start, bundle, "--backend", "llamacpp", "--input", source, "--output")
+    began = time.monotonic()
+    assert run_it(whole).communicate(timeout=300)[1]
+    life_s = time.monotonic() - began
     undisturbed = without_measurements(whole.read_bytes())
-    chance = random.Random(0)
-    for _ in range(moments):
-        more = chance.randrange(len(given) // 4)
-        process = start(bundle, "--input", source, "--output", out)
-        _wait_for_more(process, out, more)
-        time.sleep(chance.uniform(0, 0.03))
+    assert [row["id"] for row in read(whole)] == list(range(1, len(given) + 1))
+    killed: list[tuple[int, int]] = []
+    before = 0
+    while len(killed) < kills:
+        process = run_it(out)
+        until(process, out, life_s)
         process.kill()
         process.communicate(timeout=60)
         there = out.read_bytes() if out.exists() else b""
         assert undisturbed.startswith(without_measurements(there[: there.rfind(b"\n") + 1]))
-        if process.returncode == 0:
+        if process.returncode == -signal.SIGKILL:
+            killed.append((before, before := there.count(b"\n")))
+        else:
+            assert process.returncode == 0
             assert without_measurements(there) == undisturbed
             out.unlink()
-    process = start(bundle, "--input", source, "--output", out)
+            before = 0
+    process = run_it(out)
     process.communicate(timeout=300)
     assert process.returncode == 0
     assert without_measurements(out.read_bytes()) == undisturbed
     assert {path.name for path in folder.iterdir()} == {"q.jsonl", "whole.jsonl", "d.jsonl"}
+    return killed
 
 
 def _wait_for_more(process: subprocess.Popen[bytes], out: Path, more: int) -> None:
@@ -291,12 +305,30 @@ def _wait_for_more(process: subprocess.Popen[bytes], out: Path, more: int) -> No
 
 
 def test_a_killed_batch_ends_as_an_undisturbed_one(bundle_folder, tmp_path):
-    batch_with_kills(bundle_folder, tmp_path, lines(24), moments=3)
+    chance = random.Random(0)
+
+    def among_the_rows(process: subprocess.Popen[bytes], out: Path, _: float) -> None:
+        _wait_for_more(process, out, chance.randrange(6))
+        time.sleep(chance.uniform(0, 0.03))
+
+    batch_with_kills(bundle_folder, tmp_path, lines(24), 3, among_the_rows)
 
 
 @pytest.mark.slow
-def test_a_batch_killed_at_100_moments_ends_as_an_undisturbed_one(bundle_folder, tmp_path):
-    batch_with_kills(bundle_folder, tmp_path, lines(150), moments=100)
+def test_a_batch_killed_at_100_random_moments_ends_as_an_undisturbed_one(bundle_folder, tmp_path):
+    """Over its whole life: while Python starts, while the model loads, among the rows and at the end."""
+
+    def some_time(process: subprocess.Popen[bytes], _: Path, life_s: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(random.uniform(0, 1.1 * life_s))
+
+    # Short questions, as a run that goes on works through the whole group again in which it was killed; three groups.
+    given = [json.dumps({"question": f"How many legs do {k} cats have?"}).encode() + b"\n" for k in range(300)]
+    killed = batch_with_kills(bundle_folder, tmp_path, given, 100, some_time)
+    wrote = sum(before < after for before, after in killed)
+    print(f"{len(killed)} living processes killed, {wrote} of them after they had written rows")
+    assert len(killed) == 100
+    assert 0 < wrote < 100
 
 
 # -- what can be wrong with files
