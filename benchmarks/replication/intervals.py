@@ -2,10 +2,11 @@
 
 Seeds and questions are crossed: every seed is tried on the same questions. Both are drawn anew with replacement, the
 questions of either split by themselves, and the same draws serve all cells, so that differences are paired. Of n seeds
-n - 1 are drawn, which makes up for there being few of them (Rao and Wu 1988, JASA 83:231); with one seed the interval
-is over questions alone, and says so by itself nowhere: the tables do.
+n - 1 are drawn, which makes up for there being few of them (Rao and Wu 1988, JASA 83:231). With one seed the interval
+is over questions alone.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -46,11 +47,14 @@ def draw(cells: Cells) -> Draws:
 
 
 def estimate(figure: Figure, grids: Mapping[tuple[str, str], Grid], draws: Draws) -> Estimate:
-    """A figure made of means, with its percentile interval. Raises KeyError for a cell that is not there."""
+    """A figure made of means, with its percentile interval. Raises KeyError for a cell that is not there.
+
+    A figure that cannot be told in one draw of forty, as a ratio to nothing, has an interval without ends.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = figure(lambda system, split: draws.means(grids[system, split], split))
-    known = np.sort(values[1:][np.isfinite(values[1:])])
-    if not len(known):
-        return Estimate(float("nan"), (float("-inf"), float("inf")))
+        value, *drawn = figure(lambda system, split: draws.means(grids[system, split], split)).tolist()
+    known = sorted(one for one in drawn if math.isfinite(one))
+    if len(known) < 0.975 * len(drawn):
+        return Estimate(value, (-math.inf, math.inf))
     edge = round(0.025 * (len(known) - 1))
-    return Estimate(float(values[0]), (float(known[edge]), float(known[-1 - edge])))
+    return Estimate(value, (known[edge], known[-1 - edge]))

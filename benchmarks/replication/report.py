@@ -1,5 +1,6 @@
 """The tables, as Markdown, and the same figures as JSON. What solver or teacher has a part in says SIMULATED."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -97,7 +98,8 @@ def _others(outcome: Outcome) -> Iterator[Sequence[str]]:
 
 
 def _short(one: Judged) -> str:
-    return f"{one.verdict} ({one.estimate.value:+.1f})"
+    value = one.estimate.value
+    return f"{one.verdict} ({value:+.1f})" if math.isfinite(value) else one.verdict
 
 
 def _system(outcome: Outcome, name: str, split: Split) -> Row:
@@ -125,11 +127,16 @@ def _claim(one: Judged) -> Row:
 
 
 def _found(one: Judged) -> Row:
-    return {"points": one.estimate.value, "interval_95": list(one.estimate.interval), "verdict": one.verdict}
+    value, *ends = (
+        number if math.isfinite(number) else None for number in (one.estimate.value, *one.estimate.interval)
+    )
+    return {"points": value, "interval_95": ends if None not in ends else None, "verdict": one.verdict}
 
 
 def _points(found: Estimate) -> str:
     low, high = found.interval
+    if not math.isfinite(high - low):
+        return "cannot be told: a ratio to almost nothing"
     return f"{found.value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
