@@ -49,8 +49,8 @@ QUANTISED = ("f16", "q8_0", "q4_k_m", "int4")
 class Size:
     """How much is run. A seed is a teacher's draws, the questions it is asked, a training and a solver's luck.
 
-    `rate`: how often the teacher errs. `questions` of either split are the same for all seeds. The epochs of the
-    students that answer are more, as every weight of theirs is trained and arithmetic is harder than a list.
+    `rate`: how often the teacher errs. `questions` of either split are the same for all seeds. `epochs` are those of
+    every student.
     """
 
     seeds: int = 3
@@ -58,8 +58,7 @@ class Size:
     questions: int = 300
     rate: float = 0.3
     draws: int = 2
-    epochs: float = 1.0
-    solver_epochs: float = 3.0
+    epochs: float = 2.0
     max_steps: int = -1
     base: str = "demo-base"
 
