@@ -19,6 +19,7 @@ from train.corpus.blocks import read_domains
 from train.corpus.cast import known_words
 from train.corpus.english import past, plural, third_person
 from train.corpus.hops import questions
+from train.corpus.reword import lexicon_of, reworded
 from train.corpus.stories import Problem
 from train.corpus.vary import renamed, renumbered, reordered, varied, with_other_things
 from train.corpus.worked import Worked, numbers_in, recomputed, worked_in
@@ -333,6 +334,82 @@ def test_real_rows_stay_right(data_folder: Path) -> None:
     assert changed > 500
 
 
+# ---- other words
+
+# `many`, `does` and the like are in every row, so they are common; what the rows count is in one row each.
+SHARED = [
+    (
+        "Zoe has a dax. How many more daxes does an elf buy?",
+        "How many daxes does Zoe have?",
+        "How many does an elf buy?",
+    ),
+    ("Tom has two wugs. How many wugs does he have now?", "How many wugs does Tom have?", "How many more does he buy?"),
+] * 60
+WORDS = ("bramble", "glimmer", "hollow", "thicket", "walrus", "turnip", "lantern", "gravel", "pillow", "ribbon")
+TOLD = [(f"How many does {word} have? Many more have it.", "How many more does it have?") for word in WORDS]
+
+
+def test_a_rare_word_becomes_another_one_wherever_it_stands() -> None:
+    lexicon = lexicon_of([*SHARED, *TOLD])
+    assert {"how", "many", "does", "have"} <= lexicon.common
+    assert not {"bramble", "turnip"} & lexicon.common
+    seen = set()
+    for seed in range(200):
+        question, first, second = reworded(random.Random(seed), TOLD_OF_TWO, lexicon)
+        form = re.fullmatch(r"An? (\w+) has many (\w+)s\. Does it have more (\w+)s\? Many have gravel\.", question)
+        assert form, question
+        owner, thing, again = form.groups()
+        assert thing == again
+        assert first == f"How many {thing}s does the {owner} have?"
+        assert second == f"Does {'an' if owner[0] in 'aeiou' else 'a'} {owner} have more?"
+        assert question.startswith("An ") == (owner[0] in "aeiou")
+        assert owner != thing
+        seen |= {owner, thing}
+    assert len(seen) > 100  # most of them invented, or from elsewhere
+    assert seen & set(WORDS)
+
+
+TOLD_OF_TWO = (
+    "An imp has many lanterns. Does it have more lanterns? Many have gravel.",
+    "How many lanterns does the imp have?",
+    "Does an imp have more?",
+)
+
+
+def test_forms_of_a_word_stay_forms_of_one_word_and_keep_their_capitals() -> None:
+    lexicon = lexicon_of(TOLD)
+    for seed in range(50):
+        question, asked = reworded(random.Random(seed), ("Frobs frob. Frobbing? A frob!", "frob, frobs"), lexicon)
+        word = question.split()[1].rstrip(".")
+        assert question.split()[0] == f"{word}s".capitalize()
+        assert question.endswith(("A ", "An ")[word[0] in "aeiou"] + f"{word}!")
+        assert asked == f"{word}, {word}s"
+
+
+def test_real_rows_in_other_words_ask_for_as_much_and_copy_as_much(data_folder: Path) -> None:
+    real = [worked_in(row, "train") for row in read_rows(data_folder / "gsm8k" / "train_socratic.jsonl")]
+    told = [(row.question, *row.subquestions) for row in real]
+    lexicon = lexicon_of(told)
+    assert {"how", "many", "much", "total", "twice", "more"} <= lexicon.common
+    rng = random.Random(0)
+    changed = 0
+    for texts in rng.sample(told, 1000):
+        others = reworded(rng, texts, lexicon)
+        changed += others != texts
+        assert [len(text.split()) for text in others] == [len(text.split()) for text in texts]
+        for before, after in zip(texts, others, strict=True):
+            assert re.findall(r"\d+", before) == re.findall(r"\d+", after)
+            assert before.count("?") == after.count("?")
+        assert _shared(others) >= _shared(texts) - 1, (texts, others)
+    assert changed > 900
+
+
+def _shared(texts: tuple[str, ...]) -> int:
+    """How many words of the question stand in what is written about it."""
+    asked, *rest = (set(re.findall(r"[a-z]+", text.lower())) for text in texts)
+    return len(asked & set().union(*rest))
+
+
 # ---- the file
 
 
@@ -365,6 +442,26 @@ def test_a_corpus_is_what_training_reads_and_every_source_is_in_it(tmp_path: Pat
     assert not left_out
     solved = next(pair for pair in pairs if not pair.messages)
     assert re.search(r"\? [\d. */+-]+ = [\d.]+\n.*\? .* = [\d.]+$", solved.completion, re.DOTALL)
+
+
+def test_documents_teach_the_question_too(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl", corpus_settings(tmp_path, document_share=0.5, worked_share=0))
+    pairs, _ = read_pairs(tmp_path / "c.jsonl", "S_D-T", "compact-1", None)
+    documents = [pair for pair in pairs if not pair.messages]
+    assert 100 < len(documents) < 200
+    assert all(pair.prompt == "Question:" and "\n1. " in pair.completion for pair in documents)
+
+
+def test_a_part_of_every_source_is_in_other_words(tmp_path: Path) -> None:
+    def asked(share: float) -> dict[str, set[str]]:
+        made: dict[str, set[str]] = {}
+        for row in itertools.islice(rows(corpus_settings(tmp_path, reworded_share=share)), 300):
+            made.setdefault(row["task"], set()).add(row.get("question", row.get("prompt")))
+        return made
+
+    never, half = asked(0), asked(0.5)
+    for task in ("stories", "worked"):
+        assert 0.2 < len(half[task] - never[task]) / len(half[task]) < 0.8, task
 
 
 def test_the_same_settings_write_the_same_file(tmp_path: Path) -> None:

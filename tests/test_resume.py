@@ -104,8 +104,9 @@ def _same(one, other) -> None:
         {"from_scratch": None, "lora_dropout": 0.2, "max_steps": 7, "checkpoint_every": 2, "batch_size": 2},
         pytest.param(EVERYTHING, marks=pytest.mark.slow),
         {**EVERYTHING, "max_steps": 7, "checkpoint_every": 2, "validation_questions": 0},
+        {"optimizer": "muon", "max_steps": 7, "checkpoint_every": 2},
     ],
-    ids=["lora with dropout", "with decompositions", "everything at once"],
+    ids=["lora with dropout", "with decompositions", "everything at once", "muon"],
 )
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(rows, tmp_path, changes, model_folder):
     settings = dataclasses.replace(QUICK, base=str(model_folder), **changes)

@@ -81,6 +81,9 @@ class TrainSettings:
     precision: Literal["auto", "bfloat16", "float32"] = flag(
         "auto", "Arithmetic; auto takes bfloat16 where the hardware is made for it."
     )
+    optimizer: Literal["adamw", "muon"] = flag(
+        "adamw", "AdamW, or Muon for the layers' matrices: fewer steps from scratch."
+    )
     learning_rate: float = flag(2e-3, "Peak learning rate; cosine decay behind the warm-up.")
     warmup: float = flag(0.03, "Share of the steps in which the learning rate rises.")
     weight_decay: float = flag(0.01, "Weight decay.")

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import InputError
 from edgedc.files import Row, beside, key_of, numbered_rows
 from edgedc.flags import flag
@@ -18,14 +19,18 @@ from edgedc.tasks.microworld import problems as microworld_problems
 from ..sets.leaks import HeldOut, find_leaks, held_out_in
 from ..sets.pairs import Pair
 from . import hops, stories
+from .reword import Lexicon, lexicon_of, reworded
 from .vary import retyped, varied
 from .worked import Worked, worked_in
 
 _CHUNK = 4000  # rows that the leak guard looks at together
 _HELD_OUT_OF = 7  # one StrategyQA question in so many is never trained on
 _IN_VAIN = 500  # rows of a source that are all there already: it has no others
+_SAMPLE = 1000  # rows of a source that tell which of its words are common
 
 Item = TypeVar("Item")
+# By name: the share of each source, and its rows without end.
+Sources = dict[str, tuple[float, Iterator[Row]]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class CorpusSettings:
     hops_share: float = flag(0.05, "Share of generated questions of general knowledge.")
     microworld_share: float = flag(0.05, "Share of microworld's train split.")
     worked_share: float = flag(0.1, "Share of generated word problems with the arithmetic of each step.")
+    reworded_share: float = flag(0.5, "Share of each source's rows whose rarer words are replaced, to be copied.")
+    document_share: float = flag(0.0, "Share of the decomposed rows written as documents: the question is learnt too.")
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ def rows(settings: CorpusSettings) -> Iterator[Row]:
     Raises InputError as `write_corpus` does, and when there are no more.
     """
     sources = _sources(settings)
+    if settings.reworded_share:
+        sources = _reworded(sources, settings)
     names, shares = list(sources), [share for share, _ in sources.values()]
     rng = random.Random(f"corpus 1 {settings.seed}")
     seen: set[str] = set()
@@ -105,7 +114,17 @@ def rows(settings: CorpusSettings) -> Iterator[Row]:
                 f"--count {settings.count}: {name} has no more rows that are new after {len(seen):,}; ask for fewer, "
                 f"or for a smaller --{name}-share"
             )
+        if rng.random() < settings.document_share:
+            row = _as_document(row)
         yield {"id": f"{name}-{settings.seed}-{len(seen)}", "task": name, "split": "train", **row}
+
+
+def _as_document(row: Row) -> Row:
+    """What a question is like is worth learning as well, for a model that has read nothing yet."""
+    if not row.get("subquestions"):
+        return row
+    listed = render(decomposition_of(row["subquestions"]))
+    return {"prompt": "Question:", "completion": f" {row['question']}\n{listed}"}
 
 
 def _new(source: Iterator[Row], seen: set[str]) -> Row | None:
@@ -118,8 +137,33 @@ def _new(source: Iterator[Row], seen: set[str]) -> Row | None:
     return None
 
 
-def _sources(settings: CorpusSettings) -> dict[str, tuple[float, Iterator[Row]]]:
-    """By name: the share of each source, and its rows without end."""
+def _reworded(sources: Sources, settings: CorpusSettings) -> Sources:
+    """The sources with other words in a part of their rows: each keeps its own common words, and takes from all."""
+    samples = {name: list(islice(source, _SAMPLE)) for name, (_, source) in _sources(settings).items()}
+    others = lexicon_of(_texts(row) for rows in samples.values() for row in rows).others
+
+    def changed(name: str, source: Iterator[Row]) -> Iterator[Row]:
+        rng = random.Random(f"corpus 1 {settings.seed} {name} reworded")
+        lexicon = Lexicon(lexicon_of(map(_texts, samples[name])).common, others)
+        for row in source:
+            yield _in_other_words(rng, row, lexicon) if rng.random() < settings.reworded_share else row
+
+    return {name: (share, changed(name, source)) for name, (share, source) in sources.items()}
+
+
+def _texts(row: Row) -> list[str]:
+    """What is read, and what is written about it."""
+    return [row["question"], *row["subquestions"]] if "question" in row else [row["prompt"], row["completion"]]
+
+
+def _in_other_words(rng: random.Random, row: Row, lexicon: Lexicon) -> Row:
+    first, *rest = reworded(rng, _texts(row), lexicon)
+    if "question" in row:
+        return row | {"question": first, "subquestions": rest}
+    return row | {"prompt": first, "completion": rest[0]}
+
+
+def _sources(settings: CorpusSettings) -> Sources:
 
     def rng(name: str) -> random.Random:
         return random.Random(f"corpus 1 {settings.seed} {name}")

@@ -25,11 +25,16 @@ from .scratch import make_model, make_tokenizer
 
 # The rows that a from-scratch tokenizer is fitted to; more change next to nothing.
 _TOKENIZER_ROWS = 20_000
-_SHORT = 512  # tokens of a row
+_SHORT = 640  # tokens of a row
 
 
 def check_tuning(settings: TrainSettings) -> None:
-    """Raises InputError where this machine cannot do what `--tuning` asks for."""
+    """Raises InputError where this machine cannot do what `--tuning` asks for, or Muon not what is to be trained."""
+    if settings.optimizer == "muon" and (settings.fsdp or not (settings.from_scratch or settings.tuning == "full")):
+        raise InputError(
+            "--optimizer muon is for whole matrices, with --tuning full or --from-scratch and without --fsdp; "
+            "use adamw here"
+        )
     if settings.tuning != "qlora":
         return
     if settings.from_scratch:

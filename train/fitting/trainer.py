@@ -20,6 +20,7 @@ from ..settings import TrainSettings
 from .checkpoints import PARTIAL, begin, finish, latest, prune, step_of
 from .compiling import compile_layers
 from .data import Encoded
+from .optimizer import muon
 from .packing import Batches, completion_loss, packed, padded
 from .processes import from_first
 from .progress import Meter, Progress
@@ -97,6 +98,13 @@ class SftTrainer(Trainer):
     def shared_weights(self) -> dict[str, torch.Tensor] | None:
         """All weights, brought together for the first process, where the processes share them; else None."""
         return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+
+    def create_optimizer(self, *given: Any) -> Any:
+        if self.settings.optimizer == "muon" and self.optimizer is None:
+            self.optimizer = muon(
+                self.model, self.settings.learning_rate, self.settings.weight_decay, self.args.adam_beta2
+            )
+        return super().create_optimizer(*given)
 
     # -- batches and loss
 
