@@ -371,6 +371,25 @@ def test_a_question_as_long_as_a_book_fails_alone(bundle_folder, tmp_path):
     assert [row["status"] for row in read(out)] == ["failed", "decomposed"]
 
 
+@pytest.mark.parametrize("engine", ["llamacpp", "onnx"])
+def test_a_question_of_16_megabytes_is_refused_before_it_is_tokenized(bundle_folder, tmp_path, engine):
+    """Which took 0.7 GB with llama.cpp's tokenizer, and 3 GB with tokenizers."""
+
+    def most_memory(question: str) -> int:
+        source, out = tmp_path / "q.jsonl", tmp_path / "d.jsonl"
+        source.write_bytes(json.dumps({"question": question}).encode() + b"\n")
+        with start(bundle_folder, "--backend", engine, "--input", source, "--output", out) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        (row,) = read(out)
+        out.unlink()
+        assert (row["status"] == "failed") is (len(question) > 1000)
+        assert "more than the model's context" in row.get("error", "more than the model's context")
+        return used.ru_maxrss
+
+    assert most_memory("How many words? " * 990_000) < most_memory("How many words?") + 200_000  # kB
+
+
 def test_places_that_cannot_be_written_or_read_are_one_line(bundle_folder, tmp_path):
     source, folder = tmp_path / "q.jsonl", tmp_path / "folder"
     source.write_bytes(lines(1)[0])

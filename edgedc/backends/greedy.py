@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedc.backends.grammar import ListGrammar
+from edgedc.backends.marks import Marks
 from edgedc.backends.reply import Reply
 from edgedc.errors import ContextError, EdgedcError, InputError
 from edgedc.generation import Generation, Message, OnText
 
 if TYPE_CHECKING:
     from edgedc.backends.reply import Scores
+
+
+_LONG = 32  # characters for each token of the context: a prompt of more is looked at in parts first
 
 
 class GreedyBackend(ABC):
@@ -25,6 +29,7 @@ class GreedyBackend(ABC):
     name: str
     context_length: int
     _ends: frozenset[int]
+    _marks: Marks
     _reused = 0
 
     @abstractmethod
@@ -50,7 +55,25 @@ class GreedyBackend(ABC):
     def close(self) -> None: ...
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self.tokenize(self.render(messages))
+        return self._marks.encode(messages, self._within_reason)
+
+    def _within_reason(self, messages: Sequence[Message]) -> str:
+        """The rendered prompt. Raises ContextError where a part of it has twice the tokens that there is room for.
+
+        Tokenizers take fifty bytes and more for each one of a text: for megabytes of it, many times the model. Twice,
+        as the whole may be read as other tokens than its part; what is let in is tokenized whole and counted.
+        """
+        text = self.render(messages)
+        part = _LONG * self.context_length
+        while part < len(text):
+            count = len(self.tokenize(text[:part]))
+            if count > 2 * self.context_length:
+                raise ContextError(
+                    f"the prompt has {len(text)} characters, and {part} of them are {count} tokens already, more than "
+                    f"the model's context of {self.context_length}: shorten the question or its premise"
+                )
+            part *= 4
+        return text
 
     def generate(
         self,

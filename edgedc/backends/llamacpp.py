@@ -108,9 +108,6 @@ class LlamaCppBackend(GreedyBackend):
     def render(self, messages: Sequence[Message]) -> str:
         return self._chat.render(messages)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._marks.encode(messages, self.render)
-
     def tokenize(self, prompt: str) -> list[int]:
         """Ids of a rendered prompt: special tokens in it are read as such, and none is added."""
         return self._vocab.tokenize(prompt)

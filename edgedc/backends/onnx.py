@@ -57,9 +57,6 @@ class OnnxBackend(GreedyBackend):
     def render(self, messages: Sequence[Message]) -> str:
         return self._chat.render(messages)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._marks.encode(messages, self.render)
-
     def tokenize(self, prompt: str) -> list[int]:
         return self._ids(prompt, True)
 

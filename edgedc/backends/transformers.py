@@ -79,9 +79,6 @@ class TransformersBackend(GreedyBackend):
             raise InputError(f"{self._folder}: the chat template refused these messages: {error}") from error
         return encodable(text)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._marks.encode(messages, self.render)
-
     def tokenize(self, prompt: str) -> list[int]:
         ids: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         return ids
