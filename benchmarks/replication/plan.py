@@ -54,8 +54,8 @@ class Size:
     """
 
     seeds: int = 3
-    demonstrations: int = 1000
-    questions: int = 300
+    demonstrations: int = 700
+    questions: int = 200
     rate: float = 0.3
     draws: int = 2
     epochs: float = 2.0
