@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from edgedc.decomposition import decomposition_of
 from edgedc.errors import EdgedcError
 from edgedc.files import Row, RowWriter
 from edgedc.generation import Generation, Message, OnText
+from edgedc.pipeline import Asked
 from edgedc.tasks import Example, find_task, load_examples
 from edgedc.tasks.microworld import problems
 
@@ -86,34 +88,34 @@ def _with_solver(
 
 def _systems(places: Places, seed: int, split: Split, examples: Sequence[Example]) -> Iterator[System]:
     """`auto` is the paper's two-stage: static, and single-stage where the decomposer sees nothing to break down."""
+    taught = {manner: places.taught(seed, manner, split) for manner in MANNERS}
+    said = {student: places.said(seed, student, split) for student in DECOMPOSERS}
     yield from BASELINES
-    yield gold_system(examples, "auto")
-    yield replace(file_system(places.base(split), examples, "auto"), name="base")
-    for manner in MANNERS:
-        taught = file_system(places.taught(seed, manner, split), examples, "auto")
-        yield replace(taught, name=f"teacher{suffix(manner)}")
-    for student in DECOMPOSERS:
-        yield replace(file_system(places.said(seed, student, split), examples, "auto"), name=student.name)
+    yield replace(gold_system(examples, "static"), mode="auto")
+    yield _system("base", places.base(split), examples)
+    for manner, path in taught.items():
+        yield _system(f"teacher{suffix(manner)}", path, examples)
+    for student, path in said.items():
+        yield _system(student.name, path, examples)
     # where the decomposer sees nothing to break down, these two both let the solver reason, so that they differ in
     # nothing but how they ask
-    for name, path in (
-        ("teacher", places.taught(seed, MANNERS[0], split)),
-        (best().name, places.said(seed, best(), split)),
-    ):
-        yield replace(file_system(path, examples, "static"), name=name + STATIC)
-        yield replace(file_system(path, examples, "interactive"), name=name + INTERACTIVE)
+    for name, path in (("teacher", taught[MANNERS[0]]), (best().name, said[best()])):
+        yield _system(name + STATIC, path, examples, "static")
+        yield _system(name + INTERACTIVE, path, examples, "interactive")
     if split == "test":
         for kind in QUANTISED[1:]:
-            path = places.said(seed, best(), split, kind)
-            yield replace(file_system(path, examples, "auto"), name=f"{best().name}, {kind}")
+            yield _system(f"{best().name}, {kind}", places.said(seed, best(), split, kind), examples)
+
+
+def _system(name: str, path: Path, examples: Sequence[Example], mode: Asked = "auto") -> System:
+    return replace(file_system(path, examples, "static"), name=name, mode=mode)
 
 
 def _with_student(
     places: Places, seed: int, split: Split, examples: Sequence[Example], student: Student, writer: RowWriter
 ) -> dict[str, list[Row]]:
     """A trained solver with the teacher's decompositions, as in the paper's main table."""
-    path = places.taught(seed, student.manner, split)
-    system = replace(file_system(path, examples, "static"), name=f"teacher / {student.name}")
+    system = _system(f"teacher / {student.name}", places.taught(seed, student.manner, split), examples, "static")
     with _trained(places, seed, student) as answering:
         return _checked(evaluate([system], find_task("microworld"), examples, answering=answering, writer=writer))
 

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from edgedc.bench.statistics import RESAMPLES, Estimate
 
 from .answers import Cells, Grid
+from .plan import Split
 
 Values = npt.NDArray[np.float64]  # one for each resample
-Mean = Callable[[str, str], Values]  # of a system on a split
+Mean = Callable[[str, Split], Values]  # of a system on a split
 Figure = Callable[[Mean], Values]
 
 
@@ -31,7 +32,8 @@ class Draws:
 
     def means(self, grid: Grid, split: str) -> Values:
         drawn: Values = np.einsum("rs,sq,rq->r", self.seeds, grid, self.questions[split])
-        return drawn / (self.seeds.sum(1) * self.questions[split].sum(1))
+        counted: Values = self.seeds.sum(1) * self.questions[split].sum(1)
+        return drawn / counted
 
 
 def draw(cells: Cells) -> Draws:
@@ -46,7 +48,7 @@ def draw(cells: Cells) -> Draws:
     return Draws(drawn(max(1, n_seeds - 1), n_seeds), {split: drawn(n, n) for split, (_, n) in shapes.items()})
 
 
-def estimate(figure: Figure, grids: Mapping[tuple[str, str], Grid], draws: Draws) -> Estimate:
+def estimate(figure: Figure, grids: Mapping[tuple[str, Split], Grid], draws: Draws) -> Estimate:
     """A figure made of means, with its percentile interval. Raises KeyError for a cell that is not there.
 
     A figure that cannot be told in one draw of forty, as a ratio to nothing, has an interval without ends.

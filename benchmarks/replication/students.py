@@ -88,15 +88,15 @@ def _train(size: Size, places: Places, seed: int, student: Student) -> None:
     folder = places.student(seed, student)
     rows = places.taught(seed, student.manner, "train")
     rows = rows if student.method == "S_D-T" else places.screened(seed, student.manner)
-    common = ("--base", size.base, "--method", student.method, "--seed", seed)
-    common = (*common, "--epochs", size.epochs, "--max-steps", size.max_steps)
+    words: tuple[object, ...] = ("--base", size.base, "--method", student.method, "--seed", seed, *_MADE_FAST)
+    words = (*words, "--epochs", size.epochs, "--max-steps", size.max_steps)
     if student.answers:
-        how = ("--tuning", "full", "--learning-rate", 1e-3)  # all there is: arithmetic is harder than a list
-        _make("train", folder / "student", *common, *how, *_MADE_FAST, rows, folder / "student")
+        made = folder / "student"  # every weight is trained: arithmetic is harder than a list
+        _make("train", made, *words, "--tuning", "full", "--learning-rate", 1e-3, rows, made)
     else:
-        how = ("--learning-rate", 3e-3)
-        _make("train", folder / "adapter", *common, *how, *_MADE_FAST, rows, folder / "adapter")
-        _make("merge", folder / "student", folder / "adapter", folder / "student")
+        made = folder / "adapter"
+        _make("train", made, *words, "--learning-rate", 3e-3, rows, made)
+        _make("merge", folder / "student", made, folder / "student")
     _export(folder / "student", folder / "bundle", "f16")
 
 
