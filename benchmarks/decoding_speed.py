@@ -1,6 +1,6 @@
 """How fast a decomposer runs here, against the engines below it, each in a process of its own and in turns.
 
-On a random model in the shape of SmolLM2-135M, and on the bundle that --model names. Prints a table and writes
+On a random model in the shape of SmolLM2-135M, and on the one that --model names. Prints a table and writes
 results/decoding_speed.json beside this file. What a ratio is to be stands in LIMITS; this script judges nothing.
 """
 
@@ -36,11 +36,13 @@ from onnx_contenders import LIMITS as ONNX_LIMITS
 from onnx_contenders import measure_onnx
 from shapes import make_model
 
+import edgedc
 from edgedc.backends import choose
 from edgedc.backends.greedy import physical_cores
 from edgedc.machine import cpu_model
 
 RESULT = Path(__file__).parent / "results" / "decoding_speed.json"
+OWN = Path(edgedc.__file__).parent / "models" / "demo-base"
 # What the ratios are to be on two quiet cores: (at least or at most, figure)
 LIMITS = {
     "decode: edgedc / bare loop, tokens/s": ("at least", 0.97),
@@ -55,12 +57,16 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A GGUF with the bundle around it; `source` is the model folder that it was made from, where that is at hand."""
+    """A GGUF with the bundle around it; `source` is the model folder that it was made from, where that is at hand.
+
+    `random`: it says nothing, and its tokenizer knows a single sentence.
+    """
 
     name: str
     bundle: Path
     gguf: Path
     source: Path | None
+    random: bool
     threads: int
     runs: int
     tokens: int
@@ -84,21 +90,21 @@ Figures = tuple[dict[str, Any], dict[str, float]]
 
 
 def measure_decoding(subject: Subject) -> Figures:
-    contenders = {
-        "edgedc": (Process(open_edgedc, subject), decode_edgedc),
-        "bare loop": (Process(open_bare, subject), decode_bare),
-    }
-    if subject.source:
-        contenders["transformers bf16"] = (Process(open_transformers, subject), decode_transformers)
-    rates = in_turns({name: partial(process, what) for name, (process, what) in contenders.items()}, subject.runs)
-    for process, _ in contenders.values():
-        process.close()
-    ratios = {
-        f"decode: edgedc / {name}, tokens/s": median([a / b for a, b in zip(rates["edgedc"], other, strict=True)])
-        for name, other in rates.items()
-        if name != "edgedc"
-    }
-    return {f"{name}, tokens/s": summary(values) for name, values in rates.items()}, ratios
+    """edgedc and the loop that it is to come close to have the machine to themselves; transformers comes after."""
+    ours = (Process(open_edgedc, subject), decode_edgedc)
+    figures, ratios = {}, {}
+    others = {"bare loop": (open_bare, decode_bare), "transformers bf16": (open_transformers, decode_transformers)}
+    for name, (opened, what) in others.items():
+        if what is decode_transformers and not subject.source:
+            continue
+        pair = {"edgedc": ours, name: (Process(opened, subject), what)}
+        rates = in_turns({who: partial(process, does) for who, (process, does) in pair.items()}, subject.runs)
+        pair[name][0].close()
+        figures |= {f"{who}, tokens/s": summary(rates[who]) for who in rates if f"{who}, tokens/s" not in figures}
+        each = zip(rates["edgedc"], rates[name], strict=True)
+        ratios[f"decode: edgedc / {name}, tokens/s"] = median([a / b for a, b in each])
+    ours[0].close()
+    return figures, ratios
 
 
 def measure_prefix(subject: Subject) -> Figures:
@@ -144,10 +150,10 @@ MEASURES: dict[str, Callable[[Subject], Figures]] = {
 
 
 def in_turns(contenders: dict[str, Callable[[], Any]], runs: int) -> dict[str, list[Any]]:
-    """Each of them `runs` times: a, b, a, b. The first turn is not counted."""
+    """Each of them `runs` times: a, b, b, a, a, b. The first turn is not counted."""
     made: dict[str, list[Any]] = {name: [] for name in contenders}
     for turn in range(runs + 1):
-        for name, run in contenders.items():
+        for name, run in list(contenders.items())[:: -1 if turn % 2 else 1]:
             value = run()
             if turn:
                 made[name].append(value)
@@ -165,8 +171,11 @@ def summary(values: list[float]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="a bundle to measure as well")
+    parser.add_argument(
+        "--model", type=Path, default=OWN, help="a bundle, or a model folder (default: the demo's base)"
+    )
     parser.add_argument("--quantization", default="q4_0", help="of the random model (default: q4_0)")
+    parser.add_argument("--model-quantization", default="q8_0", help="of a model folder (default: q8_0)")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="default: the physical cores")
     parser.add_argument("--runs", type=int, default=7, help="of each contender (default: 7)")
     parser.add_argument("--tokens", type=int, default=64, help="of a reply (default: 64)")
@@ -175,16 +184,19 @@ def main() -> int:
     subjects = []
     with tempfile.TemporaryDirectory() as scratch:
         rest = (args.threads, args.runs, args.tokens)
-        folder, bundle = Path(scratch) / "model", Path(scratch) / "bundle"
-        make(folder, bundle, args.quantization)
-        subjects.append(
-            Subject(f"random 135M, {args.quantization}", bundle, next(bundle.glob("*.gguf")), folder, *rest)
-        )
-        if args.model:
-            choice = choose(args.model, engine="llamacpp")
-            assert choice.artifact is not None
-            name = f"{choice.manifest.name}, {choice.artifact.quantization}"
-            subjects.append(Subject(name, args.model, args.model / choice.artifact.path, None, *rest))
+        folder = Path(scratch) / "random"
+        maker = get_context("spawn").Process(target=make_model, args=(folder,))  # so that this process stays small
+        maker.start()
+        maker.join()
+        bundle = exported(folder, Path(scratch) / "bundle", args.quantization)
+        name = f"random 135M, {args.quantization}"
+        subjects.append(Subject(name, bundle, next(bundle.glob("*.gguf")), folder, True, *rest))
+        source = None if any(args.model.glob("*.gguf")) else args.model
+        bundle = exported(source, Path(scratch) / "own", args.model_quantization) if source else args.model
+        choice = choose(bundle, engine="llamacpp")
+        assert choice.artifact is not None
+        name = f"{choice.manifest.name}, {choice.artifact.quantization}"
+        subjects.append(Subject(name, bundle, bundle / choice.artifact.path, source, False, *rest))
         measured = {subject.name: measure(subject, args.only or list(MEASURES)) for subject in subjects}
     result = {
         "limits": LIMITS,
@@ -202,13 +214,10 @@ def main() -> int:
     return 0
 
 
-def make(folder: Path, bundle: Path, quantization: str) -> None:
-    """The random model and its GGUF, by other processes: this one stays small."""
-    maker = get_context("spawn").Process(target=make_model, args=(folder,))
-    maker.start()
-    maker.join()
+def exported(folder: Path, bundle: Path, quantization: str) -> Path:
     command = [sys.executable, "-m", "edgedc", "export", "--no-gate", "--quantization", quantization]
     subprocess.run([*command, str(folder), str(bundle)], check=True, stdout=subprocess.DEVNULL)
+    return bundle
 
 
 def measure(subject: Subject, names: list[str]) -> dict[str, dict[str, Any]]:

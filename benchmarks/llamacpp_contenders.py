@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedc.backends.grammar import Admitted, ListGrammar
-from edgedc.prompts import decompose_messages
+from edgedc.bundle import read_manifest
+from edgedc.prompts import Style, decompose_messages
 from edgedc.tasks.microworld import problems
 
 if TYPE_CHECKING:
     from decoding_speed import Subject
 
+    from edgedc.generation import Generation
+
+STRETCH = 0.3  # seconds of decoding that make one figure, at least
 PREMISE = "A shop sells pens in boxes of 8 and pencils in boxes of 12, and gives every tenth box away. " * 8
 
 _held: dict[str, Any] = {}
@@ -40,14 +44,35 @@ def open_edgedc(subject: "Subject") -> None:
 
 
 def decode_edgedc(subject: "Subject") -> float:
-    """Tokens/s from the first token to the last, held to a list."""
-    made = _held["backend"].complete(prompt_ids(), max_tokens=subject.tokens, grammar=InItem())
-    return (made.usage.output_tokens - 1) / (made.total_s - made.first_token_s)
+    """Tokens/s from the first token of a reply to its last, held to a list."""
+    backend = _held["backend"]
+    backend.complete(prompts(subject)[0][::-1], max_tokens=1)  # nothing in common, as the bare loop begins
+
+    def reply(ids: list[int]) -> tuple[int, float]:
+        made = complete(subject, ids)
+        return made.usage.output_tokens - 1, made.total_s - (made.first_token_s or 0)
+
+    return rate(reply, prompts(subject))
 
 
-def prompt_ids() -> list[int]:
-    messages = decompose_messages("How many pens are there?", style="instruct-1", cap=5)
-    return _held["backend"].encode(messages)
+def rate(reply: Callable[[Any], tuple[int, float]], given: list[Any]) -> float:
+    """Of replies to all that is given, again and again until they make a STRETCH."""
+    made = [reply(one) for one in given]
+    while sum(seconds for _, seconds in made) < STRETCH:
+        made += [reply(one) for one in given]
+    return sum(count for count, _ in made) / sum(seconds for _, seconds in made)
+
+
+def complete(subject: "Subject", ids: list[int]) -> "Generation":
+    grammar = InItem() if subject.source else ListGrammar(5)  # model folders are bases, which have learnt no lists
+    return _held["backend"].complete(ids, max_tokens=subject.tokens, grammar=grammar)
+
+
+def prompts(subject: "Subject") -> list[list[int]]:
+    """In the style that a model knows. The random one's replies never end, so that one is long enough."""
+    asked = ["How many pens are there?"] if subject.random else questions(subject)
+    style: Style = "instruct-1" if subject.random else read_manifest(subject.bundle).prompt_style
+    return [_held["backend"].encode(decompose_messages(text, style=style, cap=5)) for text in asked]
 
 
 def prefix(subject: "Subject") -> tuple[float, float]:  # noqa: ARG001
@@ -83,7 +108,7 @@ def batch(subject: "Subject") -> dict[str, float]:
 
 def questions(subject: "Subject") -> list[str]:
     """32 of them. The random model's small tokenizer would make three times the tokens of any but its own words."""
-    if not subject.source:
+    if not subject.random:
         return [problem.question for problem in problems("test", 32)]
     sentence = "How many pens and pencils does each of the {} children get?"
     return [" ".join(sentence.format(first + k) for k in range(4)) for first in range(100, 132)]
@@ -92,7 +117,7 @@ def questions(subject: "Subject") -> list[str]:
 def memory(subject: "Subject") -> dict[str, float]:
     """Peak resident MB of a process that has answered, and what of that are the file and the KV cache."""
     backend = _held["backend"]
-    backend.complete(prompt_ids(), max_tokens=subject.tokens, grammar=InItem())
+    complete(subject, prompts(subject)[0])
     status = Path("/proc/self/status").read_text()
     peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
@@ -115,32 +140,40 @@ def open_bare(subject: "Subject") -> None:
 
     model = llama_cpp.llama_model_load_from_file(str(subject.gguf).encode(), model_params())
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch = 1024, 512, 512
+    params.n_ctx, params.n_batch, params.n_ubatch = 1024, 256, 256
     params.n_threads = params.n_threads_batch = subject.threads
     _held["context"] = llama_cpp.llama_init_from_model(model, params)
     open_edgedc(subject)
-    _held["ids"] = prompt_ids()
+    _held["given"] = [(ids, complete(subject, ids).usage.output_tokens - 1) for ids in prompts(subject)]
     _held.pop("backend").close()
 
 
-def decode_bare(subject: "Subject") -> float:
-    """Tokens/s of `llama_decode` alone, one token after the other: none is chosen, none is read."""
+def decode_bare(subject: "Subject") -> float:  # noqa: ARG001
+    """Tokens/s of `llama_decode` alone, one token after the other, as many behind each prompt as edgedc makes there:
+    none is chosen, none is read."""
     import llama_cpp
 
-    context, ids = _held["context"], _held["ids"]
-    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
+    context, decode = _held["context"], llama_cpp.llama_decode
+    one = (llama_cpp.llama_token * 1)()
+    step = llama_cpp.llama_batch_get_one(one, 1)
 
-    def evaluate(tokens: list[int]) -> None:
-        array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))):
-            raise SystemExit("llama_decode failed")
+    def reply(given: tuple[list[int], int]) -> tuple[int, float]:
+        ids, count = given
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
+        for k in range(0, len(ids), 256):
+            some = (llama_cpp.llama_token * len(ids[k : k + 256]))(*ids[k : k + 256])
+            if decode(context, llama_cpp.llama_batch_get_one(some, len(some))):
+                raise SystemExit("llama_decode failed")
         llama_cpp.llama_synchronize(context)
+        start = time.perf_counter()
+        for k in range(count):
+            one[0] = 300 + k
+            if decode(context, step):
+                raise SystemExit("llama_decode failed")
+        llama_cpp.llama_synchronize(context)
+        return count, time.perf_counter() - start
 
-    evaluate(ids)
-    start = time.perf_counter()
-    for k in range(subject.tokens - 1):
-        evaluate([300 + k])
-    return (subject.tokens - 1) / (time.perf_counter() - start)
+    return rate(reply, _held["given"])
 
 
 def open_transformers(subject: "Subject") -> None:
@@ -155,7 +188,7 @@ def decode_transformers(subject: "Subject") -> float:
     import torch
 
     model = _held["backend"]._model
-    given = torch.tensor([prompt_ids()])
+    given = torch.tensor(prompts(subject)[:1])
     seconds = []
     for count in (1, subject.tokens):
         start = time.perf_counter()

@@ -60,10 +60,10 @@ class Admitted:
                 last = now.count + 1 == now.cap
                 if not now._is_item() or (last and not now.complete):
                     return None
-                now = replace(now, above=now.text, count=now.count + 1, line="", finished=last)
+                now = Admitted(now.cap, now.text, now.count + 1, finished=last)
             if now.finished:
                 return now
-            now = replace(now, line=now.line + part)
+            now = Admitted(now.cap, now.above, now.count, now.line + part)
             if not now.count and now.line.startswith(NOT_NEEDED):
                 return replace(now, line=NOT_NEEDED, finished=True)
             if not now._may_stand():
@@ -75,7 +75,8 @@ class Admitted:
         return f"{self.count + 1}. "
 
     def _is_item(self) -> bool:
-        return len(self.line) > len(self._mark) and self.line.startswith(self._mark)
+        mark = self._mark
+        return len(self.line) > len(mark) and self.line.startswith(mark)
 
     def _may_stand(self) -> bool:
         """Whether the line that is being written begins one that `render` writes."""

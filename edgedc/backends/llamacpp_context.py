@@ -40,10 +40,11 @@ class LlamaContext:
 
     def __init__(self, model: Any, path: Path, threads: int, vocabulary: int, adapter: Any = None) -> None:
         self._model, self._path, self._adapter = model, path, adapter
-        self._threads, self._vocabulary = threads, vocabulary
+        self._threads = threads
         # What such models keep of a sequence is one state, which cannot go back or be shared in part
         self._rewinds = not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
         self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+        self._row, self._rows = ctypes.c_float * vocabulary, dict[int, "npt.NDArray[np.float32]"]()
         self._context: Any = None
         self.cells = 0
         self._known: list[list[int]] = []
@@ -108,11 +109,13 @@ class LlamaContext:
     def evaluate(self, parts: Sequence[Part]) -> None:
         """Take at most BATCH tokens in all into their sequences. Raises EdgedcError when llama.cpp fails."""
         batch, n = self._batch, 0
+        tokens, positions, scored = batch.token, batch.pos, batch.logits  # ctypes makes these anew each time
+        counts, sequences = batch.n_seq_id, batch.seq_id
         for part in parts:
             at, unscored = len(self._known[part.sequence]), len(part.ids) - part.scored
             for k, token in enumerate(part.ids):
-                batch.token[n], batch.pos[n], batch.logits[n] = token, at + k, k >= unscored
-                batch.n_seq_id[n], batch.seq_id[n][0] = 1, part.sequence
+                tokens[n], positions[n], scored[n] = token, at + k, k >= unscored
+                counts[n], sequences[n][0] = 1, part.sequence
                 n += 1
         batch.n_tokens = n
         llamacpp_log.forget()
@@ -125,8 +128,11 @@ class LlamaContext:
 
     def scores(self, token: int) -> "npt.NDArray[np.float32]":
         """Behind a scored token of the last evaluation, by its place there: (vocabulary,), good until the next one."""
-        pointer = llama_cpp.llama_get_logits_ith(self._context, token)
-        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+        at = ctypes.addressof(llama_cpp.llama_get_logits_ith(self._context, token).contents)
+        row = self._rows.get(at)
+        if row is None:  # llama.cpp writes to the same few places, and an array takes longer to make than to look up
+            row = self._rows[at] = np.ctypeslib.as_array(self._row.from_address(at))
+        return row
 
     def close(self) -> None:
         self.forget()
@@ -137,6 +143,7 @@ class LlamaContext:
         if self._context:
             llama_cpp.llama_free(self._context)
         self._context, self.cells = None, 0
+        self._rows.clear()
         self._known, self._claims = [[] for _ in range(SEQUENCES)], [0] * SEQUENCES
 
 

@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 
 _SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _USER_DEFINED = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+_KEPT = 8192  # pieces: about a megabyte
 
 
 class LlamaVocab:
@@ -41,6 +42,7 @@ class LlamaVocab:
         special = (k for k, kind in enumerate(kinds) if kind & _SPECIAL and not kind & _USER_DEFINED)
         self.special = {self._text(k): k for k in special}
         self._user_defined, self._added = any_of(user_defined), any_of([*user_defined, *self.special])
+        self._pieces: dict[int, bytes] = {}  # of tokens that were asked for: with llama.cpp it takes ten times as long
 
     def tokenize(self, prompt: str, special: bool = True) -> list[int]:
         """Ids of a rendered prompt; none is added. `special` says whether special tokens in it are read as such."""
@@ -56,7 +58,10 @@ class LlamaVocab:
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of a reply. Bytes are joined first, as a character may be spread over several tokens."""
-        pieces = [self._piece(token, strip=k == 0 and self._strips_space) for k, token in enumerate(ids)]
+        known = self._pieces
+        pieces = [known[token] if token in known else self._piece(token) for token in ids]
+        if self._strips_space and pieces:
+            pieces[0] = pieces[0].removeprefix(b" ")
         return b"".join(pieces).decode("utf-8", "replace")
 
     def is_end(self, token: int) -> bool:
@@ -86,11 +91,14 @@ class LlamaVocab:
         text: bytes = llama_cpp.llama_vocab_get_text(self._vocab, token)
         return text.decode("utf-8", "replace")
 
-    def _piece(self, token: int, *, strip: bool) -> bytes:
+    def _piece(self, token: int) -> bytes:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, int(strip), False)
+            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
             if count >= 0:
-                return buffer.raw[:count]
+                piece = buffer.raw[:count]
+                if len(self._pieces) < _KEPT:
+                    self._pieces[token] = piece
+                return piece
             size = -count

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from edgedc.backends.grammar import ListGrammar
+from edgedc.backends.grammar import Admitted, ListGrammar
 from edgedc.errors import EdgedcError
 from edgedc.generation import Generation, OnText
 from edgedc.ledger import Usage
@@ -40,6 +40,7 @@ class Reply:
         self._spelling = _Spelling(text_of)
         self._ends, self._prompt_tokens, self._max_tokens = ends, prompt_tokens, max_tokens
         self._admitted = grammar.begin() if grammar else None
+        self._tried: tuple[Admitted | None, str, Admitted | None] = (None, "", None)
         self._on_text, self._started = on_text, started
         self._text, self._made, self._finish_reason = "", 0, "length"
         self._constrained = False  # whether the grammar refused a token, or ended a list that was to go on
@@ -87,11 +88,17 @@ class Reply:
         if token in self._ends:
             return self._admitted.complete
         piece = self._spelling.peek(token)  # half a character stands for any that it may become
-        return bool(piece) and self._admitted.take(piece) is not None
+        return bool(piece) and self._with(self._admitted, piece) is not None
+
+    def _with(self, admitted: Admitted, piece: str) -> Admitted | None:
+        """What may follow is what is said next, as a rule: its text is looked at once."""
+        if self._tried[0] is not admitted or self._tried[1] != piece:
+            self._tried = (admitted, piece, admitted.take(piece))
+        return self._tried[2]
 
     def _say(self, piece: str) -> None:
-        if self._admitted:
-            self._admitted = self._admitted.take(piece) or self._admitted
+        if self._admitted and piece:
+            self._admitted = self._with(self._admitted, piece) or self._admitted
             piece = self._admitted.text[len(self._text) :]
         self._text += piece
         if self._on_text and piece:
@@ -117,14 +124,18 @@ class _Spelling:
         self._window: list[int] = []
         self._old = 0  # tokens of the window whose text has been given
         self._given = 0  # characters of the window's text that have been given
+        self._peeked: tuple[int, str] | None = None  # a token, and the window's text with it
 
     def peek(self, token: int) -> str:
         """What `add` would give, and U+FFFD for what is not a whole character yet."""
-        return self._text_of([*self._window, token])[self._given :]
+        text = self._text_of([*self._window, token])
+        self._peeked = (token, text)
+        return text[self._given :]
 
     def add(self, token: int) -> str:
         self._window.append(token)
-        text = self._text_of(self._window)
+        text = self._peeked[1] if self._peeked and self._peeked[0] == token else self._text_of(self._window)
+        self._peeked = None
         whole = text.rstrip(_HALF)
         piece = whole[self._given :]
         if piece and whole == text:
