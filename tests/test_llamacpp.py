@@ -126,6 +126,19 @@ def test_long_prompts_wait_for_room_and_keep_their_place(tmp_path: Path) -> None
     backend.close()
 
 
+def test_prompts_of_about_one_length_make_way_for_longer_ones(tmp_path: Path) -> None:
+    backend = random_backend(tmp_path, max_position_embeddings=2048)
+    lengths = [*range(60, 80), 300, *range(70, 90), 500, 501, *range(60, 64)]
+    asked = [[Message(role="user", content="b a " * length)] for length in lengths]
+    many = [m for m in backend.generate_many(asked, max_tokens=4) if isinstance(m, Generation)]
+    assert [m.usage.input_tokens for m in many] == [len(backend.encode(messages)) for messages in asked]
+    for k in (0, 17, 20, 25, 41, 42, 46):
+        assert many[k].text == backend.generate(asked[k], max_tokens=4).text
+    again = [m for m in backend.generate_many(asked, max_tokens=4) if isinstance(m, Generation)]
+    assert [m.text for m in again] == [m.text for m in many]
+    backend.close()
+
+
 # -- in pieces, and held to a list
 
 

@@ -4,12 +4,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from edgedc.backends.llamacpp_context import BATCH, SEQUENCES, LlamaContext, Part, common
+from edgedc.backends.llamacpp_context import BATCH, SEQUENCES, LlamaContext, Part, cells_apart, common
 from edgedc.backends.reply import Reply
 from edgedc.errors import EdgedcError
 from edgedc.generation import Generation
 
 _AHEAD = 4 * SEQUENCES  # requests that may be taken before the first of them is answered
+_WORTH_MEMORY = 2  # times the cells that prompts need may be taken, so that each sequence has its own and is faster
 _WORTH_WAITING = 8  # tokens: a prompt waits a step if one that is being evaluated shares so many more with it
 
 
@@ -74,7 +75,11 @@ class Batch:
     def _start(self) -> None:
         """Give sequences to those that wait, in order, while there are cells for the next one."""
         if not self._running:
-            self._context.make_room(sum(request.cells for _, request in self._waiting))
+            every = [request.cells for _, request in self._waiting]
+            if every and cells_apart(max(every)) <= _WORTH_MEMORY * sum(every):
+                self._context.make_room(max(every), apart=True)
+            else:
+                self._context.make_room(sum(every))
         while self._waiting:
             number, request = self._waiting[0]
             if request.cells > self._context.free_cells() or self._would_share(request.ids):

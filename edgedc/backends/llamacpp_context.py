@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SEQUENCES = 16  # more of them at once gained little where it was measured
 BATCH = 256  # tokens that are evaluated together, at most: more are no faster, and take more memory
-_STEP = 1024  # cells
+_STEP, _STEP_APART = 1024, 256  # cells; llama.cpp rounds the latter up itself
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class LlamaContext:
     """The sequences 0 to SEQUENCES - 1 of a model, as far as they have been evaluated.
 
     Their cells are one pool (`kv_unified`): a beginning that sequences share is there once, without copying, and one
-    long sequence can have what many short ones leave. Memory is taken when `make_room` asks for it.
+    long sequence can have what many short ones leave. But every token then passes the cells of all sequences, so each
+    may have cells of its own instead (`apart`). Memory is taken when `make_room` asks for it.
     """
 
     def __init__(self, model: Any, path: Path, threads: int, vocabulary: int, adapter: Any = None) -> None:
@@ -46,20 +47,21 @@ class LlamaContext:
         self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
         self._row, self._rows = ctypes.c_float * vocabulary, dict[int, "npt.NDArray[np.float32]"]()
         self._context: Any = None
-        self.cells = 0
+        self.cells, self._most, self._apart = 0, 0, False  # `_most`: of them for one sequence
         self._known: list[list[int]] = []
         self._claims: list[int] = []
         self.forget()
 
-    def make_room(self, cells: int) -> None:
-        """Have at least this many cells; what was evaluated is lost when there were fewer."""
-        if self.cells >= cells:
+    def make_room(self, cells: int, *, apart: bool = False) -> None:
+        """Have at least this many cells, or as many in every sequence; what was evaluated is lost when there were
+        fewer."""
+        if self._most >= cells and (self._apart or not apart):
             return
         self.forget()
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = -(-cells // _STEP) * _STEP
+        params.n_ctx = cells_apart(cells) if apart else -(-cells // _STEP) * _STEP
         params.n_batch = params.n_ubatch = BATCH
-        params.n_seq_max, params.kv_unified = SEQUENCES, True
+        params.n_seq_max, params.kv_unified = SEQUENCES, not apart
         params.n_threads = params.n_threads_batch = self._threads
         llamacpp_log.forget()
         self._context = llama_cpp.llama_init_from_model(self._model, params)
@@ -67,14 +69,15 @@ class LlamaContext:
             raise EdgedcError(
                 f"{self._path}: llama.cpp has no room for a context of {params.n_ctx} tokens: {llamacpp_log.said()}"
             )
-        self.cells = params.n_ctx
+        self.cells, self._apart = params.n_ctx, apart
+        self._most = params.n_ctx // SEQUENCES if apart else params.n_ctx
         if self._adapter:
             adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
             llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
 
     def free_cells(self) -> int:
-        """Those that no sequence has claimed."""
-        return self.cells - sum(self._claims)
+        """Those that one more sequence may claim."""
+        return self._most if self._apart else self.cells - sum(self._claims)
 
     def shared(self, ids: Sequence[int]) -> int:
         """How many of the first ids some sequence has evaluated."""
@@ -93,10 +96,14 @@ class LlamaContext:
             llama_cpp.llama_memory_seq_rm(memory, sequence, reused if reused else -1, -1)
         else:
             llama_cpp.llama_memory_seq_rm(memory, sequence, -1, -1)
-            llama_cpp.llama_memory_seq_cp(memory, source, sequence, 0, reused)
+            if self._apart and reused:  # llama.cpp copies all of them or none
+                llama_cpp.llama_memory_seq_cp(memory, source, sequence, -1, -1)
+                llama_cpp.llama_memory_seq_rm(memory, sequence, reused, -1)
+            elif reused:
+                llama_cpp.llama_memory_seq_cp(memory, source, sequence, 0, reused)
         self._known[sequence], self._claims[sequence] = list(ids[:reused]), cells
         idle = [k for k in range(SEQUENCES) if not self._claims[k]]
-        if sum(len(self._known[k]) for k in idle) > self.free_cells():
+        if not self._apart and sum(len(self._known[k]) for k in idle) > self.free_cells():
             for k in idle:
                 llama_cpp.llama_memory_seq_rm(memory, k, -1, -1)
                 self._known[k] = []
@@ -142,9 +149,14 @@ class LlamaContext:
         """Everything that was evaluated, and its memory."""
         if self._context:
             llama_cpp.llama_free(self._context)
-        self._context, self.cells = None, 0
+        self._context, self.cells, self._most, self._apart = None, 0, 0, False
         self._rows.clear()
         self._known, self._claims = [[] for _ in range(SEQUENCES)], [0] * SEQUENCES
+
+
+def cells_apart(cells: int) -> int:
+    """How many it takes for every sequence to have so many of its own."""
+    return SEQUENCES * -(-cells // _STEP_APART) * _STEP_APART
 
 
 def common(known: Sequence[int], ids: Sequence[int]) -> int:
