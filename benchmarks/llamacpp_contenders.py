@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgedc.generation import Generation
 
-STRETCH = 0.3  # seconds of decoding that make one figure, at least
+STRETCH = 0.5  # seconds of decoding that make one figure, at least
 PREMISE = "A shop sells pens in boxes of 8 and pencils in boxes of 12, and gives every tenth box away. " * 8
 
 _held: dict[str, Any] = {}
