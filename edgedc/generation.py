@@ -17,6 +17,15 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a local model is asked."""
+
+    messages: Sequence[Message]
+    max_tokens: int
+    on_text: OnText | None = None
+
+
+@dataclass(frozen=True)
 class Generation:
     """One reply, with its measurements.
 

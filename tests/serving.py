@@ -9,17 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from openai import OpenAI
 
+from edgedc.backends.greedy import one_by_one
 from edgedc.generation import Generation, Message
 from edgedc.ledger import Price, Usage
 from edgedc.pipeline import Decomposer
 from edgedc.server.app import make_app
 from edgedc.server.metrics import Metrics
 from edgedc.server.run import Server, listen, url_of
-from edgedc.server.service import Remote, Service, one_at_a_time
+from edgedc.server.service import Remote, Service
+from edgedc.server.together import together
 from edgedc.server.work import Workers
 
 LIST = "1. How many legs do the cats have?\n2. How many legs do the birds have?\n3. What is #1 plus #2?"
@@ -87,7 +90,7 @@ def endpoint(
     lines: list[str] = []
     workers, metrics = Workers(parallel, queue), Metrics()
     metrics.watch(workers, booked or (lambda: None))
-    with listen("127.0.0.1", 0) as listener, one_at_a_time(says.generate) as generate:
+    with listen("127.0.0.1", 0) as listener, together(partial(one_by_one, says.generate)) as generate:
         decomposer = Decomposer("scripted", "local", generate, "compact-1")
         service = Service(decomposer, solver, max_tokens=100, price=price, metrics=metrics)
         app = make_app(service, workers, metrics=metrics, key=key, max_body=max_body, on_request=lines.append)

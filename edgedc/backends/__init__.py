@@ -21,7 +21,7 @@ from edgedc.bundle import (
 )
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import sha256_of
-from edgedc.generation import Backend, Generation, Message, OnText
+from edgedc.generation import Backend, Generation, Message, OnText, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +81,15 @@ class ModelBackend(Backend, Protocol):
         """The replies in order of the requests, of which only a few are taken ahead.
 
         A request that cannot be done gives its error in its place.
+        """
+
+    def generate_as_they_come(
+        self, requests: Iterable[Request | None], *, grammar: "ListGrammar | None" = None
+    ) -> Iterator[tuple[int, Generation | EdgedcError]]:
+        """Each reply as soon as it is whole, with the number of its request.
+
+        None among the requests: just now there is no further one, and there will be more or an end to it. An
+        EdgedcError that an `on_text` raises ends its request alone, and is its result.
         """
 
     def scores(self, ids: list[int], max_tokens: int) -> "Generator[Scores, int, None]":

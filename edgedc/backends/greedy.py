@@ -3,7 +3,8 @@
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.marks import Marks
 from edgedc.backends.reply import Reply
 from edgedc.errors import ContextError, EdgedcError, InputError
-from edgedc.generation import Generation, Message, OnText
+from edgedc.generation import Generation, Message, OnText, Request
 
 if TYPE_CHECKING:
     from edgedc.backends.reply import Scores
@@ -116,6 +117,12 @@ class GreedyBackend(ABC):
                 made = error
             yield made
 
+    def generate_as_they_come(
+        self, requests: Iterable[Request | None], *, grammar: ListGrammar | None = None
+    ) -> Iterator[tuple[int, Generation | EdgedcError]]:
+        """See ModelBackend."""
+        return one_by_one(partial(self.generate, grammar=grammar), requests)
+
     def _begin(
         self, ids: Sequence[int], max_tokens: int, grammar: ListGrammar | None, on_text: OnText | None, started: float
     ) -> Reply:
@@ -123,6 +130,20 @@ class GreedyBackend(ABC):
             raise InputError(f"{self.name}: the prompt has no tokens: its chat template writes nothing")
         check_context(len(ids), max_tokens, self.context_length)
         return Reply(self.text_of, self._ends, len(ids), max_tokens, grammar, on_text, started)
+
+
+def one_by_one(
+    generate: Callable[..., Generation], requests: Iterable[Request | None]
+) -> Iterator[tuple[int, Generation | EdgedcError]]:
+    """`generate_as_they_come` for whoever can do one thing at a time."""
+    for number, request in enumerate(request for request in requests if request):
+        try:
+            made: Generation | EdgedcError = generate(
+                request.messages, max_tokens=request.max_tokens, on_text=request.on_text
+            )
+        except EdgedcError as error:
+            made = error
+        yield number, made
 
 
 def check_context(prompt_tokens: int, max_tokens: int, context: int) -> None:

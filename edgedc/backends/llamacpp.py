@@ -15,13 +15,13 @@ from edgedc.backends.chat import ChatTemplate
 from edgedc.backends.gguf_header import check_adapter, check_header
 from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.greedy import GreedyBackend, check_context, physical_cores
-from edgedc.backends.llamacpp_batch import Batch, Request
-from edgedc.backends.llamacpp_context import BATCH, LlamaContext, Part
+from edgedc.backends.llamacpp_batch import Batch, Prompt
+from edgedc.backends.llamacpp_context import BATCH, SEQUENCES, LlamaContext, Part
 from edgedc.backends.llamacpp_vocab import LlamaVocab
 from edgedc.backends.marks import Marks
 from edgedc.bundle import SpecialIds
 from edgedc.errors import EdgedcError, InputError, MissingExtra
-from edgedc.generation import Generation, Message
+from edgedc.generation import Generation, Message, OnText, Request
 
 try:
     import llama_cpp
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from edgedc.backends.reply import Scores
 
+_COMMON = 1024  # tokens that a prompt and its reply have at most, as a rule
 _UNQUANTISED = (0, 1, 32)  # LLAMA_FTYPE_ALL_F32, _MOSTLY_F16 and _MOSTLY_BF16 (llama.h)
 
 llama_cpp.llama_backend_init()
@@ -147,7 +148,23 @@ class LlamaCppBackend(GreedyBackend):
         context.forget()  # rounding differs with what is shared: the same requests are to have the same replies
         self._batching = True
         try:
-            yield from Batch(context, (self._request(r, max_tokens, grammar) for r in requests)).results()
+            prompts = (self._prompt(messages, max_tokens, grammar) for messages in requests)
+            yield from (made for _, made in Batch(context, prompts).results())
+        finally:
+            self._batching = False
+
+    def generate_as_they_come(
+        self, requests: Iterable[Request | None], *, grammar: ListGrammar | None = None
+    ) -> Iterator[tuple[int, Generation | EdgedcError]]:
+        """See ModelBackend, and `generate_many` for what it shares with this.
+
+        However many long prompts come, memory grows no further than for sixteen of _COMMON tokens, or for the longest.
+        """
+        context = self._free_context()
+        self._batching = True
+        try:
+            prompts = (self._prompt(r.messages, r.max_tokens, grammar, r.on_text) if r else None for r in requests)
+            yield from Batch(context, prompts, most_cells=_COMMON * SEQUENCES).results(in_order=False)
         finally:
             self._batching = False
 
@@ -173,13 +190,13 @@ class LlamaCppBackend(GreedyBackend):
         finally:
             context.release(0)
 
-    def _request(
-        self, messages: Sequence[Message], max_tokens: int, grammar: ListGrammar | None
-    ) -> Request | EdgedcError:
+    def _prompt(
+        self, messages: Sequence[Message], max_tokens: int, grammar: ListGrammar | None, on_text: OnText | None = None
+    ) -> Prompt | EdgedcError:
         started = time.perf_counter()
         try:
             ids = self.encode(messages)
-            return Request(ids, self._begin(ids, max_tokens, grammar, None, started), len(ids) + max_tokens)
+            return Prompt(ids, self._begin(ids, max_tokens, grammar, on_text, started), len(ids) + max_tokens)
         except EdgedcError as error:
             return error
 

@@ -15,8 +15,8 @@ _WORTH_WAITING = 8  # tokens: a prompt waits a step if one that is being evaluat
 
 
 @dataclass(frozen=True)
-class Request:
-    """A prompt, what becomes of it, and the cells that the two may need."""
+class Prompt:
+    """One request: its tokens, what becomes of them, and the cells that the two may need."""
 
     ids: list[int]
     reply: Reply
@@ -25,32 +25,41 @@ class Request:
 
 @dataclass
 class _Running:
-    """A request in its sequence: `reused` tokens of its prompt were known, and `left` are still to be evaluated."""
+    """A prompt in its sequence: `reused` of its tokens were known, and `left` are still to be evaluated."""
 
     number: int
-    request: Request
+    prompt: Prompt
     reused: int
     left: list[int]
 
 
 class Batch:
-    """Runs requests as they come; an error among them takes its place among the results."""
+    """Runs prompts as they come; an error among them is its own result.
 
-    def __init__(self, context: LlamaContext, requests: Iterable[Request | EdgedcError]) -> None:
-        self._context, self._requests = context, enumerate(requests)
-        self._waiting: deque[tuple[int, Request]] = deque()
+    None among them: just now there is no further one, so those that are there go on without it. `most_cells`: not more
+    than this is asked for at once, unless a single prompt needs it; None: as many as those that wait could use.
+    """
+
+    def __init__(
+        self, context: LlamaContext, prompts: Iterable[Prompt | EdgedcError | None], *, most_cells: int | None = None
+    ) -> None:
+        self._context, self._prompts, self._most_cells = context, iter(prompts), most_cells
+        self._waiting: deque[tuple[int, Prompt]] = deque()
         self._running: dict[int, _Running] = {}
         self._done: dict[int, Generation | EdgedcError] = {}
         self._taken = 0
 
-    def results(self) -> Iterator[Generation | EdgedcError]:
-        """In the order of the requests. Raises EdgedcError when llama.cpp fails."""
+    def results(self, *, in_order: bool = True) -> Iterator[tuple[int, Generation | EdgedcError]]:
+        """With the numbers of their prompts; if not in that order, then each as soon as it is there.
+
+        Raises EdgedcError when llama.cpp fails.
+        """
         given = 0
         try:
             while True:
                 self._take(given + _AHEAD)
-                while given in self._done:
-                    yield self._done.pop(given)
+                while (number := given if in_order else next(iter(self._done), -1)) in self._done:
+                    yield number, self._done.pop(number)
                     given += 1
                 self._start()
                 if self._running:
@@ -63,36 +72,38 @@ class Batch:
 
     def _take(self, most: int) -> None:
         while len(self._waiting) + len(self._running) < SEQUENCES and self._taken < most:
-            number, request = next(self._requests, (0, None))
-            if request is None:
+            prompt = next(self._prompts, None)
+            if prompt is None:
                 return
-            self._taken += 1
-            if isinstance(request, Request):
-                self._waiting.append((number, request))
+            number, self._taken = self._taken, self._taken + 1
+            if isinstance(prompt, Prompt):
+                self._waiting.append((number, prompt))
             else:
-                self._done[number] = request
+                self._done[number] = prompt
 
     def _start(self) -> None:
         """Give sequences to those that wait, in order, while there are cells for the next one."""
-        if not self._running:
-            every = [request.cells for _, request in self._waiting]
-            if every and cells_apart(max(every)) <= _WORTH_MEMORY * sum(every):
+        if not self._running and self._waiting:
+            every = [prompt.cells for _, prompt in self._waiting]
+            if self._most_cells is not None:
+                self._context.make_room(min(sum(every), max(self._most_cells, every[0])))
+            elif cells_apart(max(every)) <= _WORTH_MEMORY * sum(every):
                 self._context.make_room(max(every), apart=True)
             else:
                 self._context.make_room(sum(every))
         while self._waiting:
-            number, request = self._waiting[0]
-            if request.cells > self._context.free_cells() or self._would_share(request.ids):
+            number, prompt = self._waiting[0]
+            if prompt.cells > self._context.free_cells() or self._would_share(prompt.ids):
                 return
             self._waiting.popleft()
             sequence = next(k for k in range(SEQUENCES) if k not in self._running)
-            reused = self._context.claim(sequence, request.ids, keep=len(request.ids) - 1, cells=request.cells)
-            self._running[sequence] = _Running(number, request, reused, request.ids[reused:])
+            reused = self._context.claim(sequence, prompt.ids, keep=len(prompt.ids) - 1, cells=prompt.cells)
+            self._running[sequence] = _Running(number, prompt, reused, prompt.ids[reused:])
 
     def _would_share(self, ids: list[int]) -> bool:
         """Whether a prompt that is being evaluated will save this one tokens: the first has what all have in common."""
         known = self._context.shared(ids)
-        prompts = (run.request.ids for run in self._running.values() if len(run.left) > 1)
+        prompts = (run.prompt.ids for run in self._running.values() if len(run.left) > 1)
         return any(common(prompt, ids) - known >= _WORTH_WAITING for prompt in prompts)
 
     def _step(self) -> None:
@@ -112,11 +123,11 @@ class Batch:
     def _go_on(self, sequence: int, scored: int) -> None:
         run = self._running[sequence]
         try:
-            token = run.request.reply.take(self._context.scores(scored))
+            token = run.prompt.reply.take(self._context.scores(scored))
             if token is not None:
                 run.left = [token]
                 return
-            self._done[run.number] = run.request.reply.generation(cached=run.reused)
+            self._done[run.number] = run.prompt.reply.generation(cached=run.reused)
         except EdgedcError as error:
             self._done[run.number] = error
         del self._running[sequence]

@@ -16,7 +16,7 @@ from edgedc.catalogue import find_model
 from edgedc.decomposition import Decomposition, parse
 from edgedc.errors import EdgedcError
 from edgedc.files import Row, key_of, sha256_of
-from edgedc.generation import Generation, Message, OnText
+from edgedc.generation import Generation, Message, OnText, Request
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Decomposer, decompose, read_reply, remark
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
@@ -50,6 +50,12 @@ class LocalDecomposer(Decomposer):
     def generate_many(self, requests: Iterable[Sequence[Message]]) -> Iterator[Generation | EdgedcError]:
         """See ModelBackend."""
         return self.backend.generate_many(requests, max_tokens=self.max_tokens, grammar=self.grammar)
+
+    def generate_as_they_come(
+        self, requests: Iterable[Request | None]
+    ) -> Iterator[tuple[int, Generation | EdgedcError]]:
+        """See ModelBackend."""
+        return self.backend.generate_as_they_come(requests, grammar=self.grammar)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def command(serving: Serving, behind: Behind, paying: Paying, **options: Any) ->
         from edgedc.server.app import make_app
         from edgedc.server.metrics import Metrics
         from edgedc.server.run import Server, is_loopback, listen, serve, url_of
-        from edgedc.server.service import Service, one_at_a_time
+        from edgedc.server.service import Service
+        from edgedc.server.together import together
         from edgedc.server.work import Workers
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from error
@@ -84,7 +85,8 @@ def command(serving: Serving, behind: Behind, paying: Paying, **options: Any) ->
         remote = desk.solver(behind.solver_model, behind.solver_url) if behind.solver_model else None
         local = choose_local(Settings(**options))
         decomposer = stack.enter_context(local.decomposer())
-        decomposer = replace(decomposer, generate=stack.enter_context(one_at_a_time(decomposer.generate)))
+        generate = stack.enter_context(together(decomposer.generate_as_they_come))
+        decomposer = replace(decomposer, generate=generate)
         workers, metrics = Workers(serving.parallel, serving.queue), Metrics()
         metrics.watch(workers, booked=lambda: desk.spent)
         solver, price = (remote.solver, remote.price) if remote else (None, None)

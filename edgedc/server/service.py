@@ -3,8 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Protocol
@@ -20,7 +19,6 @@ from edgedc.pipeline import (
     Asked,
     Begun,
     Decomposer,
-    Generate,
     Stage,
     answer,
     decompose,
@@ -43,19 +41,6 @@ class Remote(Solver, Protocol):
     def simulated(self) -> bool: ...
 
     def at(self, temperature: float) -> Solver: ...
-
-
-@contextmanager
-def one_at_a_time(generate: Generate) -> Iterator[Generate]:
-    """The same for any number of threads; at the end of the block nothing runs in it any more."""
-    alone = threading.Lock()
-
-    def in_turn(messages: Sequence[Message], *, max_tokens: int, on_text: OnText | None = None) -> Generation:
-        with alone:
-            return generate(messages, max_tokens=max_tokens, on_text=on_text)
-
-    yield in_turn
-    alone.acquire()
 
 
 class Service:
