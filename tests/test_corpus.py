@@ -464,6 +464,18 @@ def test_a_part_of_every_source_is_in_other_words(tmp_path: Path) -> None:
         assert 0.2 < len(half[task] - never[task]) / len(half[task]) < 0.8, task
 
 
+def test_rows_that_ask_the_same_twice_or_ask_nothing_teach_nothing(tmp_path: Path) -> None:
+    twice = "How much is it? ** 2+3=<<2+3=5>>5\nHow MUCH is it ? ** 5*2=<<5*2=10>>10\n#### 10"
+    nothing = "Define a variable ** x\nHow much is it? ** 2+3=<<2+3=5>>5\n#### 5"
+    bad = [
+        {"question": f"What is the {name} of it?", "answer": text} for name, text in (("wob", twice), ("zib", nothing))
+    ]
+    settings = corpus_settings(tmp_path, gsm8k=write_rows(tmp_path / "g.jsonl", [*ROWS, *bad]), reworded_share=0)
+    asked = " ".join(row["question"] for row in itertools.islice(rows(settings), 300) if row["task"] == "gsm8k")
+    assert "shirt" in asked.lower() or "skirt" in asked.lower()
+    assert not {"wob", "zib"} & set(asked.split())
+
+
 def test_the_same_settings_write_the_same_file(tmp_path: Path) -> None:
     for name in "ab":
         write_corpus(tmp_path / name, corpus_settings(tmp_path))

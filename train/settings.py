@@ -27,14 +27,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
     },
-    "box": _SHARED
-    | {
-        "hidden_size": 256,
-        "intermediate_size": 768,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-    },
     "small": _SHARED
     | {
         "hidden_size": 512,
@@ -52,7 +44,7 @@ WITHOUT_EFFECT = ("checkpoint_every", "threads", "sources")
 @dataclass(frozen=True)
 class TrainSettings:
     base: str = flag("demo-base", "Base model: a folder, a hub id, or a name in edgedc models (demo-base ships).")
-    from_scratch: Literal["nano", "tiny", "box", "small"] | None = flag(
+    from_scratch: Literal["nano", "tiny", "small"] | None = flag(
         None, "Train a new Llama-shaped model of this size, with a tokenizer of its own, instead of a base."
     )
     vocabulary: int = flag(2048, "Largest vocabulary of a tokenizer made from scratch; a multiple of 256.")

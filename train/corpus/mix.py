@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -209,9 +210,9 @@ def _microworld(seed: int) -> Iterator[Row]:
 
 
 def _gsm8k(path: Path, rng: random.Random) -> Iterator[Row]:
-    """Rows with a step that is no question (`Define a variable`) are left out."""
+    """Rows with a step that is no question (`Define a variable`), or the same one twice, are left out: a fifth of them."""
     every = [worked_in(row, f"{path}:{number}") for number, row in numbered_rows(path)]
-    plain = [one for one in every if all(text.endswith("?") for text in one.subquestions)]
+    plain = [one for one in every if all(text.endswith("?") for text in one.subquestions) and not _repeats(one)]
     if not plain:
         raise InputError(f"{path}: no row of socratic GSM8K in it")
 
@@ -221,6 +222,11 @@ def _gsm8k(path: Path, rng: random.Random) -> Iterator[Row]:
 
     for one in _over_and_over(rng, plain, vary):
         yield _row(one.question, list(one.subquestions), one.answer)
+
+
+def _repeats(worked: Worked) -> bool:
+    said = [re.findall(r"\w+", text.casefold()) for text in worked.subquestions]
+    return any(text in said[:place] for place, text in enumerate(said))
 
 
 def _strategyqa(path: Path, rng: random.Random) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from edgedc.bundle import check_model_folder
-from edgedc.catalogue import find_model
+from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
 
 from ..settings import TrainSettings
@@ -71,7 +71,7 @@ def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrai
 
 def find_base(name: str) -> tuple[str, str]:
     """(what transformers can load, the name for the manifest) of a base: a folder, shipped, pulled, or a hub id."""
-    folder = find_model(Path(name))
+    folder = find_weights(Path(name))
     if folder.exists():
         check_model_folder(folder)
         return str(folder), name

@@ -43,6 +43,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=END_OF_TEXT,
+        model_input_names=["input_ids", "attention_mask"],  # transformers' default has one that no Llama takes
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
