@@ -339,6 +339,24 @@ def test_the_verb_prints_tables_and_writes_json(tmp_path: Path, bundle_folder: P
     assert str(tmp_path) not in output.read_text()
 
 
+def test_what_is_recorded_can_be_evaluated_offline(tmp_path: Path, bundle_folder: Path) -> None:
+    output, calls = tmp_path / "b.json", tmp_path / "calls.jsonl"
+    with simulated_server(problems("test", 2), timing=AT_ONCE) as url:
+        given = ("--model", bundle_folder, "--limit", "2", "--solver-url", url, "--price-as", "gpt-4o-mini")
+        made = cli_bench(*given, "--solver-model", MODEL, "--output", output, "--record", calls)
+    assert made.exit_code == 0, made.output
+    rows = list(read_rows(rows_beside(output)))
+    remote = [call for row in rows for call in row["calls"] if call["where"] == "remote"]
+    assert len(list(read_rows(calls))) == len(remote) == 2 * (1 + 1 + 2 + 1)  # a remote decomposer is a call of its own
+    asked = ["evaluate", "--decomposer", "cot", "--split", "test", "--limit", "2", "--replay", str(calls), "--json"]
+    again = CliRunner().invoke(cli, asked)
+    assert again.exit_code == 0, again.output
+    there = json.loads(again.stdout)
+    assert (there["failed"], there["simulated"]) == (0, True)
+    right = [row["correct"] for row in rows if row["system"] == "cot"]
+    assert there["score"]["value"] == sum(right) / len(right)
+
+
 def test_a_ceiling_ends_the_verb_before_the_call(tmp_path: Path, bundle_folder: Path) -> None:
     with simulated_server(problems("test", 2), timing=AT_ONCE) as url:
         given = ("--model", bundle_folder, "--limit", "2", "--solver-url", url, "--price-as", "gpt-4o")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,12 +22,14 @@ from edgedc.bundle import MANIFEST
 from edgedc.catalogue import find_model
 from edgedc.commands._bench_report import write_report
 from edgedc.commands._local import AUTO, default_model
+from edgedc.commands._solver import recording_in
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
 from edgedc.flags import flag, flags
 from edgedc.ledger import Budget, Price, find_price
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Asked
 from edgedc.solvers.openai import OpenAISolver, decomposer_keys, host_of, open_solver, server_of
+from edgedc.solvers.replay import RecordingSolver
 from edgedc.tasks import Selection, find_task, load_examples
 
 
@@ -49,6 +52,7 @@ class Remote:
     max_cost: float | None = flag(None, "Stop before a call that could take the spending above this many US dollars.")
     prices: str = flag("", "A price table in litellm's format. [default: edgedc's; litellm's, genai-prices']")
     price_as: str = flag("", "Price all remote tokens as this model's; for a solver that has no price of its own.")
+    record: Path | None = flag(None, "Append every remote call to this JSONL file, for evaluate --replay.")
 
 
 @click.command()
@@ -194,6 +198,7 @@ def _open_remote(
     """Reach the servers by `ways`; rows and results name their `urls`. Every call is booked."""
     price, remote_price = prices
     budget = Budget(math.inf if remote.max_cost is None else remote.max_cost, price)
+    recorded = partial(RecordingSolver, recording=recording_in(stack, remote.record)) if remote.record else None
     solver = open_solver(remote.solver_model, ways[0], budget=budget)
     stack.callback(_close, solver)
     decomposer = solver
@@ -203,7 +208,8 @@ def _open_remote(
         decomposer = open_solver(model, ways[1], keys=keys, budget=budget.at(remote_price))
         stack.callback(_close, decomposer)
     near, there = (_shown(solver, url) for solver, url in ((solver, urls[0]), (decomposer, urls[1])))
-    return Provider(solver, price, near), remote_system(decomposer, remote_price, there, mode)
+    solves, decomposes = (recorded(one) if recorded else one for one in (solver, decomposer))
+    return Provider(solves, price, near), remote_system(decomposes, remote_price, there, mode)
 
 
 def _shown(solver: OpenAISolver, url: str) -> str:

@@ -86,7 +86,7 @@ def opened(solving: Solving, timing: Timing, selection: Selection, run: str = ""
             played = _replayed(solving, timing, model)
             yield Opened(played, _replayed(solving, timing, solving.remote_model) if solving.remote_model else played)
             return
-        recording = _recording(stack, solving.record) if solving.record else None
+        recording = recording_in(stack, solving.record) if solving.record else None
         url = solving.solver_url
         if model == SIMULATED_MODEL and not url:
             url = stack.enter_context(_simulated(selection))
@@ -102,7 +102,7 @@ def opened(solving: Solving, timing: Timing, selection: Selection, run: str = ""
         yield Opened(answering, remote)
 
 
-def _recording(stack: ExitStack, path: Path) -> "Recording":
+def recording_in(stack: ExitStack, path: Path) -> "Recording":
     from edgedc.solvers.replay import Recording
 
     return stack.enter_context(closing(Recording(path)))
