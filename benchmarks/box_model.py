@@ -19,17 +19,20 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from edgedc.backends import choose, open_choice
-from edgedc.bench.decompositions import Decompositions, Estimate, score, summarise
+from edgedc.bench.decompositions import Decompositions, Estimate, Scored, score, summarise
 from edgedc.bench.quality import Share
 from edgedc.bench.table import table
 from edgedc.bundle import read_manifest, write_manifest
+from edgedc.catalogue import find_model
 from edgedc.decomposition import Decomposition, decomposition_of, parse
 from edgedc.files import read_rows, sha256_of
+from edgedc.generation import Generation
 from edgedc.machine import cpu_model
 from edgedc.pipeline import Decomposer, decompose
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
@@ -146,7 +149,7 @@ def read_sets(data: Path) -> dict[str, list[Item]]:
     heldout = microworld.load(Selection("microworld", split="heldout", limit=MADE, seed=SEED))
     return {
         "gsm8k test": [Item(e.question, e.decomposition) for e in tested if e.decomposition],
-        "break": list(_break(data / "break" / "qdmr_high_level_dev_first1500.csv")),
+        "break": list(break_items(data / "break" / "qdmr_high_level_dev_first1500.csv")),
         "corpus held out": [Item(p.question, decomposition_of(p.subquestions)) for p in made],
         "microworld held out": [Item(e.question, e.decomposition) for e in heldout if e.decomposition],
         "strategyqa held out": [
@@ -155,7 +158,7 @@ def read_sets(data: Path) -> dict[str, list[Item]]:
     }
 
 
-def _break(path: Path) -> Iterator[Item]:
+def break_items(path: Path) -> Iterator[Item]:
     """QDMR's steps as they stand (`return ... of #1`): a style of its own, which shows what adapting to it brings."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -175,22 +178,36 @@ def recorded_lines(data: Path, items: list[Item]) -> Iterator[Line]:
 
 
 def model_lines(path: Path, sets: dict[str, list[Item]], threads: int | None) -> Iterator[Line]:
-    choice = choose(path)
+    with opened(path, threads) as (decomposer, name):
+        for of, items in sets.items():
+            print(f"{path.name}: {of}, {len(items)} questions", file=sys.stderr)
+            scores, generations = asked(decomposer, items)
+            yield Line(of, name, summarise(scores), cost(generations))
+
+
+@contextmanager
+def opened(path: Path, threads: int | None) -> Iterator[tuple[Decomposer, str]]:
+    """A bundle or model folder as a decomposer, and what it is called in tables."""
+    choice = choose(find_model(path))
     backend = open_choice(choice, threads=threads)
     manifest = choice.manifest
     style, cap = manifest.prompt_style, manifest.max_subquestions
-    decomposer = Decomposer(backend.name, "local", backend.generate, style, cap, MAX_TOKENS_DECOMPOSE)
     try:
-        for name, items in sets.items():
-            print(f"{path.name}: {name}, {len(items)} questions", file=sys.stderr)
-            made = [decompose(decomposer, item.question) for item in items]
-            quality = summarise(score(i.question, d, i.known) for i, (d, _) in zip(items, made, strict=True))
-            yield Line(name, f"{manifest.name} ({backend.name})", quality, cost([generation for _, generation in made]))
+        yield (
+            Decomposer(backend.name, "local", backend.generate, style, cap, MAX_TOKENS_DECOMPOSE),
+            f"{manifest.name} ({backend.name})",
+        )
     finally:
         backend.close()
 
 
-def cost(generations: list) -> Cost:
+def asked(decomposer: Decomposer, items: list[Item]) -> tuple[list[Scored], list[Generation]]:
+    made = [decompose(decomposer, item.question) for item in items]
+    scores = [score(item.question, d, item.known) for item, (d, _) in zip(items, made, strict=True)]
+    return scores, [generation for _, generation in made]
+
+
+def cost(generations: list[Generation]) -> Cost:
     spread = [g for g in generations if g.first_token_s is not None and g.total_s > g.first_token_s]
     return Cost(
         seconds=statistics.median(g.total_s for g in generations),

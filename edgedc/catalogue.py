@@ -12,6 +12,7 @@ from edgedc.home import home
 
 _SHIPPED = Path(__file__).parent / "models"
 SOURCE = "source.json"
+BOX = "default"  # the decomposer that ships
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ def find_model(name: Path) -> Path:
     if name.exists() or len(name.parts) != 1:
         return name
     return next((f / name for f in (_SHIPPED, pulled()) if (f / name).is_dir()), name)
+
+
+def find_weights(name: Path) -> Path:
+    """As `find_model`, but of a shipped bundle the folder with its weights: NAME-weights, beside it."""
+    folder = find_model(name)
+    weights = folder.with_name(f"{folder.name}-weights")
+    return weights if folder.parent == _SHIPPED and weights.is_dir() else folder
 
 
 def at_hand(here: Path) -> Iterator[Entry]:

@@ -19,7 +19,7 @@ class Desk:
     def __init__(self, stack: ExitStack, paying: Paying) -> None:
         self._stack, self._paying = stack, paying
         self._spending: Spending | None = None
-        self._remotes: dict[tuple[str, str], Remote] = {}
+        self._remotes: dict[tuple[str, str, str], Remote] = {}
         self._breakers: dict[str, Breaker] = {}  # solver and decomposer of one host share it
         self._decomposers: dict[tuple[str, str, str], Decomposer] = {}
 
@@ -29,20 +29,20 @@ class Desk:
         return self._spending.spent if self._spending else None
 
     def solver(self, model: str, url: str, price_as: str = "") -> Remote:
-        if (model, url) not in self._remotes:
-            self._remotes[model, url] = self._open(model, url, price_as)
-        return self._remotes[model, url]
+        if (model, url, price_as) not in self._remotes:
+            self._remotes[model, url, price_as] = self._open(model, url, price_as)
+        return self._remotes[model, url, price_as]
 
     def far_decomposer(self, job: Job) -> Remote | None:
         """The one elsewhere, where the job names one."""
         if not job.decomposer_model:
             return None
         model, url = job.decomposer_model, job.decomposer_url or job.url
-        if (model, url) not in self._remotes:
+        if (model, url, job.price_as) not in self._remotes:
             keys = decomposer_keys(url, job.url)
             flags = ("--decomposer-model", "--decomposer-url")
-            self._remotes[model, url] = self._open(model, url, job.price_as, keys=keys, flags=flags)
-        return self._remotes[model, url]
+            self._remotes[model, url, job.price_as] = self._open(model, url, job.price_as, keys=keys, flags=flags)
+        return self._remotes[model, url, job.price_as]
 
     def _open(self, model: str, url: str, price_as: str, **settings: Any) -> Remote:
         # What is spent is booked wherever the price is known: another run may have a ceiling for the day.

@@ -12,9 +12,9 @@ import click
 from edgedc.backends import ENGINES, Choice, ModelBackend, choose, open_choice
 from edgedc.backends.grammar import ListGrammar
 from edgedc.bundle import newest
-from edgedc.catalogue import find_model
+from edgedc.catalogue import BOX, find_model
 from edgedc.decomposition import Decomposition, parse
-from edgedc.errors import EdgedcError
+from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, key_of, sha256_of
 from edgedc.generation import Generation, Message, OnText, Request
 from edgedc.methods import check_decomposes
@@ -136,7 +136,8 @@ def model_options(command: Command) -> Command:
             click.option(
                 "--model",
                 type=click.Path(path_type=Path),
-                help="A bundle, a model folder, or a name in  edgedc models. [default: the newest bundle here]",
+                help="A bundle, a model folder, or a name in  edgedc models.  "
+                "[default: the newest bundle here, else the one in the box]",
             ),
             click.option(
                 "--backend",
@@ -177,9 +178,15 @@ def model_options(command: Command) -> Command:
 
 
 def default_model() -> Path:
-    """The newest bundle below the working folder, said on stderr, where nobody named one."""
-    path = newest("bundle", Path.cwd())
-    click.echo(f"model: {path}", err=True)
+    """Where nobody named one: the newest bundle below the working folder, else the one in the box; said on stderr."""
+    try:
+        path = newest("bundle", Path.cwd())
+        click.echo(f"model: {path}", err=True)
+    except InputError:
+        path = find_model(Path(BOX))
+        if not path.is_dir():
+            raise
+        click.echo(f"model: {BOX}, the small one in the box; --model takes your own", err=True)
     return path
 
 

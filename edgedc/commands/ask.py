@@ -37,7 +37,9 @@ class Asking:
     solver_model: str = flag("", "The model that answers, as its server calls it.")
     solver_url: str = flag("", SERVER)
     max_tokens: int = flag(MAX_TOKENS_SOLVE, "Longest reply of the solver.")
-    model: Path | None = flag(None, "Bundle or model folder that decomposes here.  [newest bundle here]")
+    model: Path | None = flag(
+        None, "Bundle or model folder that decomposes here.  [newest bundle here, else the one in the box]"
+    )
     decomposer_model: str = flag("", "Decompose elsewhere, by this model.")
     decomposer_url: str = flag("", "Its server.  [the solver's; key of another server: EDGEDC_DECOMPOSER_API_KEY]")
     fallback_model: Path | None = flag(

@@ -166,7 +166,8 @@ class _Flush:
 
     def _answer(self, job: Job, kept: Kept) -> str:
         """Why there is no answer; "" when there is one, and it has been shown."""
-        solver = self._desk.solver(job.model, job.url, job.price_as)
+        asked = kept.question.job["model"]  # a price that stood in for this one's is not another model's
+        solver = self._desk.solver(job.model, job.url, job.price_as if job.model == asked else "")
         far = self._desk.far_decomposer(job)
         retried = solver.solver.retried
         decomposer = None if kept.begun and kept.begun.decomposition else self._desk.decomposer(job)
@@ -217,6 +218,12 @@ def _history(job: Job, question: Question) -> list[str]:
         notes.append(_doubt(question.doubtful))
     if question.shown:
         notes.append("it may have been shown before: whoever showed it was killed then")
+    before = [s for s in (question.begun or {"stages": []})["stages"] if s["name"].startswith("step") and not _failed(s)]
+    if before and job.model != question.job["model"]:
+        notes.append(
+            f"{len(before)} of its steps were answered by {question.job['model']}: cost_usd has them at the price of "
+            f"{job.model}, and booked_usd at their own"
+        )
     if question.begun and job.prompts != prompts():
         notes.append("it was begun by another edgedc, with other prompts")
     return notes
