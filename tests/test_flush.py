@@ -199,6 +199,41 @@ def test_another_server_can_be_asked_instead(run: Run, server: Counting) -> None
     assert row["solver"] == "other"
 
 
+def test_another_model_has_its_own_price(run: Run, server: Counting) -> None:
+    server.unplug()
+    run(*asked(server, "cot"), "--price-as", "gpt-4o-mini")
+    server.plug()
+    (row,) = run.rows("flush", "--json", "--solver-model", "gpt-4o")
+    assert row["price"]["model"] == "gpt-4o"
+    assert row["cost_usd"] > 10 * (row["usage"]["input_tokens"] * 1.5e-7 + row["usage"]["output_tokens"] * 6e-7)
+
+
+def test_another_model_s_price_is_asked_for_where_there_is_a_ceiling(run: Run, server: Counting) -> None:
+    server.unplug()
+    run(*asked(server, "cot"), "--price-as", "gpt-4o-mini")
+    server.plug()
+    code, _, err = run("flush", "--solver-model", "dear", "--max-cost", "1")
+    assert (code, server.asked) == (1, 0)
+    assert "no price is known for 'dear'" in err
+    assert run("flush", "--solver-model", "dear", "--max-cost", "1", "--price-as", "gpt-4o")[0] == 0
+
+
+def test_each_question_is_priced_as_it_was_asked(run: Run, server: Counting) -> None:
+    server.unplug()
+    for price in ("gpt-4o-mini", "gpt-4o"):
+        run(*asked(server, "cot"), "--price-as", price)
+    server.plug()
+    assert [row["price"]["model"] for row in run.rows("flush", "--json")] == ["gpt-4o-mini", "gpt-4o"]
+
+
+def test_steps_that_another_model_answered_are_told(run: Run, server: Counting) -> None:
+    server.fault = lambda prompt, _: "busy" if "How much is " in prompt.rpartition("Next subquestion")[2] else ""
+    run(*asked(server), "--price-as", "gpt-4o")
+    server.fault = lambda *_: ""
+    (row,) = run.rows("flush", "--json", "--solver-model", "gpt-4o-mini")
+    assert any(note.startswith("2 of its steps were answered by m: cost_usd has them") for note in row["notes"])
+
+
 def test_answers_go_to_a_file_once(run: Run, server: Counting, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     server.unplug()

@@ -218,7 +218,9 @@ def _history(job: Job, question: Question) -> list[str]:
         notes.append(_doubt(question.doubtful))
     if question.shown:
         notes.append("it may have been shown before: whoever showed it was killed then")
-    before = [s for s in (question.begun or {"stages": []})["stages"] if s["name"].startswith("step") and not _failed(s)]
+    before = [
+        s for s in (question.begun or {"stages": []})["stages"] if s["name"].startswith("step") and not _failed(s)
+    ]
     if before and job.model != question.job["model"]:
         notes.append(
             f"{len(before)} of its steps were answered by {question.job['model']}: cost_usd has them at the price of "
