@@ -198,11 +198,25 @@ def test_a_server_that_does_not_stream_is_understood() -> None:
     assert (reply.text, reply.usage.source, reply.first_token_s) == ("7", "server", None)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "many", "completion_tokens": 5}, {"prompt_tokens": -1}])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"prompt_tokens": "many", "completion_tokens": 5},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": 20, "completion_tokens": 0},
+        {"prompt_tokens": 10**400, "completion_tokens": 5},
+        {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 10**400},
+    ],
+)
 def test_usage_that_is_absent_or_nonsense_is_estimated_and_marked(usage: object) -> None:
     act = sse(delta(content="12345678"), delta("stop"), {"choices": [], "usage": usage}, "[DONE]")
-    with server(act) as made, solver_at(made.url) as solver:
+    budget = Budget(1.0, PRICE)
+    with server(act) as made, solver_at(made.url, budget=budget) as solver:
         assert solver.solve(ASKED, max_tokens=10).usage == Usage(3, 2, source="estimate")
+    assert budget.spent == pytest.approx(WORST)
 
 
 def test_a_reply_that_hit_the_limit_says_so() -> None:

@@ -207,7 +207,9 @@ class OpenAISolver:
 
     def _generation(self, reply: Reply, prompt_tokens: int, tokens: int, started: float, bytes_sent: int) -> Generation:
         written = estimate_tokens(reply.text + " " * reply.thought)
-        usage = reply.usage or Usage(prompt_tokens, written, source="estimate")
+        # A server that says that a text took no tokens has not counted them.
+        counted = reply.usage if reply.usage and (reply.usage.output_tokens or not written) else None
+        usage = counted or Usage(prompt_tokens, written, source="estimate")
         self._pace.give_back(max(0, tokens - usage.tokens))
         return Generation(
             reply.text,
@@ -217,7 +219,7 @@ class OpenAISolver:
             finish_reason="refusal" if reply.refused else reply.finish_reason,
             bytes_sent=bytes_sent,
             unsupported=tuple(name for name in ("temperature", "seed") if name in self._unsupported),
-            reasoning_tokens=reply.reasoning_tokens or (0 if reply.usage else estimate_tokens(" " * reply.thought)),
+            reasoning_tokens=reply.reasoning_tokens or (0 if counted else estimate_tokens(" " * reply.thought)),
         )
 
     def _wait(self, failed: Failed, tried: int, deadline: float) -> float | None:

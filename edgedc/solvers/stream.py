@@ -11,6 +11,8 @@ from edgedc.solvers.speech import Speech
 
 MAX_BYTES = 8 * 2**20
 
+_MOST_TOKENS = 10**9  # no reply has as many, and money is counted in floats
+
 
 @dataclass
 class Reply:
@@ -89,11 +91,11 @@ def read_usage(event: dict[str, Any]) -> Usage | None:
     Some servers leave reasoning out of the completion's tokens and have it in the total only; it is output, and billed.
     """
     match event.get("usage"):
-        case {"prompt_tokens": int(read), "completion_tokens": int(written), **rest} if read >= 0 and written >= 0:
+        case {"prompt_tokens": int(read), "completion_tokens": int(written), **rest} if read > 0 and written >= 0:
             cached = min(_detail(rest, "prompt_tokens_details", "cached_tokens"), read)
             total = rest.get("total_tokens")
             written = max(written, total - read if isinstance(total, int) else 0)
-            return Usage(read, written, cached, "server")
+            return Usage(read, written, cached, "server") if read + written <= _MOST_TOKENS else None
     return None
 
 
