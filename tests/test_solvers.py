@@ -428,6 +428,15 @@ def test_an_endless_reply_ends(pause: float) -> None:
     failure(flood, kind=kind, timeout_s=timeout_s)
 
 
+def test_a_long_reply_is_read_however_much_stands_around_each_token() -> None:
+    token = {"id": "c", "padding": "x" * 300, "choices": [{"index": 0, "delta": {"content": " and"}}]}
+    act = sse(*[json.dumps(token)] * 30_000, delta("stop"), {"choices": [], "usage": USAGE}, "[DONE]")
+    assert len(act) > 10 * 2**20
+    with server(act) as made, solver_at(made.url, timeout_s=60.0) as solver:
+        reply = solver.solve(ASKED, max_tokens=30_000)
+    assert (reply.text, reply.finish_reason, reply.usage.source) == (" and" * 30_000, "stop", "server")
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [("200 OK", "application/json"), ("200 OK", "text/event-stream"), ("500 Oops", "application/json")],

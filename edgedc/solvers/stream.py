@@ -9,7 +9,7 @@ from typing import Any
 from edgedc.ledger import Usage
 from edgedc.solvers.speech import Speech
 
-MAX_BYTES = 8 * 2**20
+MAX_BYTES = 8 * 2**20  # of what is held: a whole reply, a line of a stream, a stream's text
 
 _MOST_TOKENS = 10**9  # no reply has as many, and money is counted in floats
 
@@ -20,6 +20,7 @@ class Reply:
 
     text: str = ""
     thought: int = 0  # characters of reasoning, which is paid for and not part of the text
+    size: int = 0  # characters of both
     refused: bool = False  # the text is what the model says instead of a reply, where the server keeps that apart
     finish_reason: str = ""
     usage: Usage | None = None
@@ -115,14 +116,18 @@ def _detail(usage: Mapping[Any, Any], group: str, name: str) -> int:
 
 def _events(chunks: Iterable[bytes]) -> Iterator[str]:
     """The data of each event. Each `data:` line is one: JSON has no bare line breaks, and some servers send no blank
-    line between events."""
+    line between events. Only lines are limited: around each token there are hundreds of bytes."""
     rest: list[bytes] = []  # of a line whose end has not come; joined once, however small its pieces are
-    for chunk in _limited(chunks):
+    size = 0
+    for chunk in chunks:
         *lines, last = chunk.split(b"\n")
         if lines:
             lines[0] = b"".join([*rest, lines[0]])
-            rest = []
+            rest, size = [], 0
         rest.append(last)
+        size += len(last)
+        if size > MAX_BYTES:
+            raise ValueError(f"a line of the reply is longer than {MAX_BYTES} bytes")
         yield from (_data(line) for line in lines if line.startswith(b"data:"))
     if (line := b"".join(rest)).startswith(b"data:"):
         yield _data(line)
@@ -173,6 +178,9 @@ def _add(reply: Reply, speech: Speech, choice: dict[str, Any], part: Any, now: f
     if text or thought or refusal:
         reply.first_token = reply.first_token or now
         reply.last_token = now
+    reply.size += len(text) + len(refusal) + len(thought)
+    if reply.size > MAX_BYTES:
+        raise ValueError(f"the reply is longer than {MAX_BYTES} characters")
     speech.add(text + refusal)
     reply.thought += len(thought)
     reply.refused = reply.refused or bool(refusal)
