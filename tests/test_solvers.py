@@ -558,7 +558,19 @@ def test_a_budget_holds_over_many_calls() -> None:
     assert budget.spent <= budget.ceiling
 
 
-@pytest.mark.parametrize("url", ["", "localhost:1/v1", "ftp://x/v1", "http://", "http://x:port/v1", "http://[::1/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:1/v1",
+        "ftp://x/v1",
+        "http://",
+        "http://x:port/v1",
+        "http://[::1/v1",
+        "http://a..b/v1",
+        f"http://{'a' * 64}.com/v1",
+    ],
+)
 def test_a_bad_url_is_the_users_mistake(url: str) -> None:
     with pytest.raises(InputError, match="--solver-url"):
         OpenAISolver("m", url)
@@ -578,6 +590,25 @@ def test_a_password_in_the_url_is_never_shown() -> None:
         with pytest.raises(SolverUnreachable) as caught:
             solver.solve(ASKED, max_tokens=10)
         assert KEY not in str(caught.value) + solver.url + solver.host
+
+
+@pytest.mark.parametrize("echoed", ["a%20planted%20password", "a planted password", "dTphIHBsYW50ZWQgcGFzc3dvcmQ="])
+def test_a_login_that_the_server_echoes_is_not_in_the_error(echoed: str) -> None:
+    with server(error("401 Unauthorized", f"who is {echoed}?")) as made:
+        url = made.url.replace("//", "//u:a%20planted%20password@")
+        with solver_at(url) as solver, pytest.raises(SolverReply, match=r"who is \*\*\*\?"):
+            solver.solve(ASKED, max_tokens=10)
+        assert "\r\nAuthorization: Basic dTphIHBsYW50ZWQgcGFzc3dvcmQ=\r\n" in made.requests[0][0]
+
+
+def test_a_key_in_the_query_that_the_server_echoes_is_not_in_the_error() -> None:
+    with server(error("404 Not Found", f"no path /?key={KEY}&api-version=2024-02-15-preview")) as made:
+        with (
+            solver_at(f"{made.url}?key={KEY}&api-version=2024-02-15-preview") as solver,
+            pytest.raises(SolverReply, match=r"/\?key=\*\*\*&api-version=2024-02-15-preview"),
+        ):
+            solver.solve(ASKED, max_tokens=10)
+        assert f"POST /v1/chat/completions?key={KEY}&" in made.requests[0][0]
 
 
 def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """One request to a chat completion endpoint, which ends in time."""
 
+import base64
 import threading
 import time
 from collections.abc import Iterator
@@ -52,8 +53,9 @@ class Endpoint:
     def __init__(self, base_url: str, api_key: str | None, *, timeouts: Timeouts, names: Names) -> None:
         try:
             parts = urlsplit(base_url)
-            host, _ = parts.hostname, httpx.URL(base_url)
-        except (ValueError, httpx.InvalidURL):
+            host = parts.hostname
+            httpx.URL(base_url).raw_host.decode().encode("idna")  # as the search for a name has it
+        except (ValueError, httpx.InvalidURL):  # a UnicodeError is one
             parts, host = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not host:
             raise InputError(f"the server's URL is not of the form http(s)://HOST[:PORT]/v1: check {names.url}")
@@ -65,11 +67,11 @@ class Endpoint:
         path = parts.path.rstrip("/") + "/chat/completions"
         self._url = parts._replace(netloc=self.host, path=path, fragment="").geturl()
         self._timeouts = timeouts
-        self._secrets = secrets_of(api_key, parts.password, unquote(parts.password or ""))
-        self.failures = Failures(self.host, names, timeouts, self._secrets)
-        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         # A name and password leave the URL for a header: httpx writes URLs to its log.
         login = (unquote(parts.username or ""), unquote(parts.password or "")) if parts.username else None
+        self._secrets = secrets_of(api_key, parts.password, *_in_login(login), *_in_query(parts.query))
+        self.failures = Failures(self.host, names, timeouts, self._secrets)
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         # A proxy named in the environment must not get what is meant for this machine.
         loopback = host in ("localhost", "127.0.0.1", "::1")
         limits = httpx.Limits(max_connections=1, keepalive_expiry=_IDLE_S)
@@ -180,3 +182,19 @@ class Endpoint:
             else:
                 put(self.failures.wrong(f"not a chat completion: {error}"))
         return rest
+
+
+def _in_login(login: tuple[str, str] | None) -> Iterator[str]:
+    """What a server could echo of it: the password, and the header's value."""
+    if login:
+        yield login[1]
+        yield base64.b64encode(":".join(login).encode()).decode()
+
+
+def _in_query(query: str) -> Iterator[str]:
+    """Its values as they stand and as they are meant, as any may be a key; but Azure's version is told by name."""
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name != "api-version":
+            yield value
+            yield unquote(value)
