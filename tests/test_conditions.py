@@ -50,10 +50,18 @@ def test_a_discharging_battery_is_read_and_one_that_is_charged_is_not(tmp_path):
     assert energy.gross == pytest.approx(9 * energy.seconds, rel=0.2)
 
 
-def test_a_battery_may_say_current_and_voltage(tmp_path):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"current_now": 2_000_000, "voltage_now": 12_000_000},
+        {"current_now": -2_000_000, "voltage_now": 12_000_000},  # the kernel's sign for what leaves the battery
+        {"power_now": -24_000_000},
+    ],
+)
+def test_a_battery_may_say_current_and_voltage_and_either_sign(tmp_path, said):
     battery = "class/power_supply/BAT1"
     put(tmp_path, {f"{battery}/type": "Battery", f"{battery}/status": "Discharging"})
-    put(tmp_path, {f"{battery}/current_now": 2_000_000, f"{battery}/voltage_now": 12_000_000})
+    put(tmp_path, {f"{battery}/{name}": value for name, value in said.items()})
     meter = find_meter(None, tmp_path)
     with metered(meter) as energy:
         time.sleep(0.05)

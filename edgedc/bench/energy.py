@@ -206,11 +206,13 @@ def find_battery(root: Path) -> Meter | None:
 
 
 def _battery_watts(supply: Path) -> Callable[[], float | None]:
+    """Many drivers give a current that leaves the battery as a negative one."""
+
     def read() -> float | None:
         if (power := number_in(supply / "power_now")) is not None:
-            return power / 1e6
+            return abs(power) / 1e6
         current, voltage = number_in(supply / "current_now"), number_in(supply / "voltage_now")
-        return None if current is None or voltage is None else current * voltage / 1e12
+        return None if current is None or voltage is None else abs(current * voltage) / 1e12
 
     return read
 
