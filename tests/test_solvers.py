@@ -1,5 +1,6 @@
 """The OpenAI client against servers that are wrong, over a real socket."""
 
+import gzip
 import itertools
 import json
 import socket
@@ -456,6 +457,27 @@ def test_a_body_of_50_megabytes_does_not_fill_the_memory(status: str, kind: str)
         assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
+def test_a_reply_that_is_packed_twice_does_not_fill_the_memory(status: str) -> None:
+    body = gzip.compress(gzip.compress(b"x" * 2**28))
+    assert len(body) < 10_000
+    tracemalloc.start()
+    try:
+        line = failure(http(status, "application/json", body, "Content-Encoding: gzip, gzip"), kind=SolverReply)
+        assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert "coding gzip, gzip" in line or "500" in line
+
+
+def test_a_reply_that_is_packed_unasked_is_read() -> None:
+    choice = {"message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
+    body = gzip.compress(json.dumps({"choices": [choice]}).encode())
+    act = http("200 OK", "application/json", body, "Content-Encoding: gzip")
+    with server(act) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "7"
 
 
 def test_a_refused_port_and_an_unknown_host_are_unreachable() -> None:

@@ -23,6 +23,9 @@ from edgedc.solvers.wire import Line, Lines
 # How long a reply that is whole waits for its usage, and a connection for its next use.
 _LAST_WORDS_S = 1.0
 _IDLE_S = 30.0
+# Codings that some servers use unasked. They make at most about a thousand bytes of one; others, and several in a row,
+# make millions, which httpx would hold at once.
+_BOUNDED = ("gzip", "deflate")
 
 
 @dataclass
@@ -162,12 +165,16 @@ class Endpoint:
             except httpx.RequestError as error:
                 broken.append(error)
 
-        rest = chunks()
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        plain = coding in ("", "identity", *_BOUNDED)
+        rest = chunks() if plain else iter(())
         self.simulated = self.simulated or response.headers.get(SIMULATED) == "true"
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
             if response.status_code != 200:
                 put(self.failures.refused(response, read_error(rest)))
+            elif not plain:
+                put(self.failures.wrong(f"answers in the coding {coding[:60]}, though it was asked for none"))
             elif kind == "text/event-stream":
                 put(read_stream(rest, speech, progress.is_whole))
             elif kind == "application/json":
