@@ -134,10 +134,13 @@ class Spending:
         return "" if waiting else None
 
     def _of(self, column: str, value: str) -> _Booked:
+        ours = tuple(self._in_flight)  # which live, whatever the clock says: a device may sleep, or set it
         (row,) = self._database.rows(
             "SELECT total(cost), total(CASE WHEN cost IS NULL THEN held END),"
-            f" total(CASE WHEN cost IS NULL AND at < ? THEN held END) FROM call WHERE {column} = ?",
+            f" total(CASE WHEN cost IS NULL AND at < ? AND id NOT IN ({', '.join('?' * len(ours))}) THEN held END)"
+            f" FROM call WHERE {column} = ?",
             time.time() - _STALE_S,
+            *ours,
             value,
         )
         return _Booked(*row)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -84,6 +85,19 @@ def test_threads_wait_for_what_others_have_set_aside(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(call, range(24)))
         assert purse.spent == pytest.approx(0.0024)
+
+
+def test_a_call_under_way_here_is_waited_for_although_the_clock_makes_it_old(tmp_path: Path) -> None:
+    """A laptop that slept, or a device whose clock was set, while the call was under way."""
+    with account(tmp_path, max_cost=1.0) as purse, ThreadPoolExecutor(1) as pool:
+        hold = purse.hold(0.9, wait=True)
+        with closing(sqlite3.connect(tmp_path / "spending.sqlite3")) as file, file:
+            file.execute("UPDATE call SET at = at - 3600")
+        waiting = pool.submit(purse.hold, 0.5, wait=True)
+        time.sleep(0.2)
+        assert not waiting.done()
+        purse.settle(hold, 0.1)
+        assert waiting.result(10).worst == 0.5
 
 
 def test_nobody_waits_for_what_can_never_fit(tmp_path: Path) -> None:
