@@ -207,7 +207,7 @@ def _go_through(path: Path, seen: Callable[[Row], None]) -> int:
             if not line.strip():
                 continue
             row = _row(line.decode("utf-8", errors="replace"), f"{path}:{number}")
-            if "key" not in row:
+            if not isinstance(row.get("key"), str):
                 raise InputError(
                     f"{path}:{number}: not a row that edgedc wrote (no `key`); give another file to write to"
                 )

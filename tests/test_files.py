@@ -69,7 +69,11 @@ def test_a_last_row_cut_anywhere_is_written_again(tmp_path: Path, cut: int) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["my notes", "my notes\n", "my\nnotes", '{"question": "mine"}\n', '{"key": "a"}\n[1]\n', "[1"]
+    "text",
+    [
+        *("my notes", "my notes\n", "my\nnotes", "[1"),
+        *('{"question": "mine"}\n', '{"key": "a"}\n[1]\n', '{"key": 7}\n', '{"key": ["a"]}\n'),
+    ],
 )
 def test_a_file_that_edgedc_did_not_write_is_left_as_it_was(tmp_path: Path, text: str) -> None:
     path = tmp_path / "notes.txt"
