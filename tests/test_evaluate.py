@@ -207,6 +207,9 @@ def test_several_tasks_are_scored_each_by_its_own_measure(evaluate, tmp_path):
         (("--replay", "nothing.jsonl"), "no such file"),
         (("--timing", "original"), "--replay"),
         (("--solver-model", "m", "--max-cost", "-1"), "more than 0"),
+        (("--solver-model", "m", "--solver-max-tokens", "-1"), "at least 1"),
+        (("--solver-model", "m", "--timeout", "0"), "more than 0"),
+        (("--solver-model", "m", "--timeout", "nan"), "more than 0"),
         (
             ("--solver-model", "simulated-solver", "--task", "gsm8k", "--data", "q.jsonl", "--decomposer", "cot"),
             "microworld",

@@ -28,7 +28,7 @@ SIMULATED_MODEL = "simulated-solver"  # as edgedc/solvers/simulated.py calls it
 
 @dataclass(frozen=True)
 class Solving(Ceilings):
-    """Which solver answers, and what it may cost."""
+    """Which solver answers, and what it may cost. Raises InputError for an amount, a length or a time that is none."""
 
     solver_model: str = flag("", f"The model that answers; {SIMULATED_MODEL}: one on this machine, for microworld.")
     solver_url: str = flag("", "Its base URL, often ending in /v1. [default: EDGEDC_BASE_URL, OPENAI_BASE_URL, OpenAI]")
@@ -43,6 +43,13 @@ class Solving(Ceilings):
     timing: Literal["none", "original", "emulated"] = flag(
         "none", "How long a replayed call takes: no time; as it took; by --first-token-s and --per-token-s."
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.solver_max_tokens < 1:  # for some servers -1 is no limit, and a ceiling needs one
+            raise InputError(f"--solver-max-tokens {self.solver_max_tokens}: give at least 1")
+        if not self.timeout > 0:  # true for NaN too
+            raise InputError(f"--timeout {self.timeout}: give seconds, more than 0")
 
 
 @dataclass(frozen=True)
