@@ -54,19 +54,18 @@ def main(words: list[str] | None = None) -> int:
 def replicate(size: Size, work: Path) -> Outcome:
     """Everything, from what is in the work folder. Raises InputError for a folder of another size."""
     _claim_folder(size, work)
-    places = Places(work)
+    places, others = Places(work), {}
     try:
         make_all(size, places)
         cells = answer_all(size, places)
+        draws = draw(cells)
+        for name, skill in OTHERS.items():
+            print(f"with another solver: {name}", file=sys.stderr)
+            # what a trained solver says does not depend on the simulated one
+            others[name] = judge(CLAIMS, cells | answer_with(size, places, skill), draws, tested=False)
+        return Outcome(size, cells, draws, judge(CLAIMS, cells, draws), others)
     finally:
         _count(work / "cpu.json")
-    draws = draw(cells)
-    others = {}
-    for name, skill in OTHERS.items():
-        print(f"with another solver: {name}", file=sys.stderr)
-        # what a trained solver says does not depend on the simulated one
-        others[name] = judge(CLAIMS, cells | answer_with(size, places, skill), draws, tested=False)
-    return Outcome(size, cells, draws, judge(CLAIMS, cells, draws), others)
 
 
 def _claim_folder(size: Size, work: Path) -> None:
