@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-decomposers bench-replication base model clean
+.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-decomposers bench-replication bench-peers base model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-decoding: $(INSTALLED)  ## tokens/s, questions/s and memory of a decompose
 bench-decomposers: $(INSTALLED)  ## recorded decomposers on GSM8K, by the measures of edgedc/bench/decompositions.py
 	$(BIN)/python benchmarks/box_model.py
 
+bench-peers: $(INSTALLED)  ## edgedc against what one would write instead: a minute or two
+	$(BIN)/python benchmarks/peers.py
+
 bench-replication: $(INSTALLED)  ## the paper in miniature: students really trained, teacher and solver simulated: about an hour; resumes
 	$(BIN)/python -m benchmarks.replication
 
@@ -77,14 +80,16 @@ base: $(INSTALLED)  ## pre-train the demo's base model again: 75 minutes on one 
 DATA ?= $(or $(EDGEDC_DATA),../shared/data)
 REAL := --gsm8k $(DATA)/gsm8k/train_socratic.jsonl --strategyqa $(DATA)/strategyqa/train.json
 
-model: $(INSTALLED)  ## make the decomposer that is to ship from $(DATA): two to three hours on one core; resumes
-	$(BIN)/python -m train.corpus build/base.jsonl --count 240000 --seed 1 $(REAL)
+model: $(INSTALLED)  ## make the decomposer in the box again, from $(DATA): an hour and three quarters on one core; resumes
+	$(BIN)/python -m train.corpus build/base.jsonl --count 95000 --seed 1 $(REAL) --gsm8k-share 0.55 --strategyqa-share 0.08 \
+		--hops-share 0.05 --microworld-share 0.05 --worked-share 0.1 --reworded-share 0.6 --document-share 0.4
 	test -d build/box-base || $(BIN)/edgedc train --recipe box-base build/base.jsonl build/box-base
-	$(BIN)/python -m train.corpus build/fit.jsonl --count 32000 --seed 2 $(REAL) --gsm8k-share 0.8 --strategyqa-share 0.1 \
-		--hops-share 0 --microworld-share 0 --worked-share 0
-	$(BIN)/edgedc train --recipe box build/fit.jsonl build/box
-	$(BIN)/edgedc export --recipe box build/box build/default
-	$(BIN)/python benchmarks/box_model.py --card --model build/default --data $(DATA) --out build/box_model.json
+	$(BIN)/python -m train.corpus build/fit.jsonl --count 34000 --seed 2 $(REAL) --gsm8k-share 0.8 --strategyqa-share 0.12 \
+		--hops-share 0 --microworld-share 0 --worked-share 0 --reworded-share 0.25
+	test -d build/box || $(BIN)/edgedc train --recipe box build/fit.jsonl build/box
+	$(BIN)/edgedc export --recipe box build/box edgedc/models/default
+	rm -rf edgedc/models/default-weights && cp -r build/box edgedc/models/default-weights
+	$(BIN)/python benchmarks/box_model.py --card --model edgedc/models/default --data $(DATA)
 
 clean:  ## remove .venv, caches and what was built
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

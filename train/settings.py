@@ -79,6 +79,9 @@ class TrainSettings:
     learning_rate: float = flag(2e-3, "Peak learning rate; cosine decay behind the warm-up.")
     warmup: float = flag(0.03, "Share of the steps in which the learning rate rises.")
     weight_decay: float = flag(0.01, "Weight decay.")
+    unlikelihood: float = flag(
+        0.0, "Weight of what keeps a subquestion from going on like an earlier one that began alike; 0: none."
+    )
     max_length: int = flag(1024, "Longest row in tokens; a longer one is an error, never cut.")
     validation: float = flag(
         0.0, "Questions held out to measure on, as a share below 1 or a count; the best weights of the run are kept."

@@ -210,7 +210,7 @@ def _microworld(seed: int) -> Iterator[Row]:
 
 
 def _gsm8k(path: Path, rng: random.Random) -> Iterator[Row]:
-    """Rows with a step that is no question (`Define a variable`), or the same one twice, are left out: a fifth of them."""
+    """Rows with a step that is no question (`Define a variable`) or the same one twice, a fifth of all, stay out."""
     every = [worked_in(row, f"{path}:{number}") for number, row in numbered_rows(path)]
     plain = [one for one in every if all(text.endswith("?") for text in one.subquestions) and not _repeats(one)]
     if not plain:

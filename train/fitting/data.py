@@ -1,8 +1,9 @@
 """The token ids of the pairs that are trained on, and which of them have labels."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -16,14 +17,20 @@ from edgedc.files import sha256_of
 from ..sets.pairs import Pair
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+_ALIKE = 2  # tokens that two subquestions begin with alike, before one may be taken for a repetition: `How many`
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a prompt and its completion, of which the first `prompt` are only read."""
+    """Token ids of a prompt and its completion, of which the first `prompt` are only read.
+
+    `unwanted`, where it is asked for, has a token for some places of `ids` that is not to be written there, and IGNORED
+    for the others.
+    """
 
     ids: list[int]
     prompt: int
+    unwanted: list[int] | None = None
 
     @property
     def labels(self) -> list[int]:
@@ -40,12 +47,18 @@ def texts_of(pairs: Sequence[Pair]) -> Iterator[str]:
 
 
 def encode(
-    path: Path, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int
+    path: Path,
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    unwanted: bool = False,
 ) -> tuple[list[Encoded], Counter[str]]:
     """Every pair's ids, and how many of them imitate each special token: there it stays text, as at run time.
 
-    Only the completion, with the token that ends it, has labels. Raises InputError, with the line of `path`, for a
-    pair that is longer than `max_length` tokens.
+    Only the completion, with the token that ends it, has labels. `unwanted` asks for those tokens too.
+
+    Raises InputError, with the line of `path`, for a pair that is longer than `max_length` tokens.
     """
     marks = marks_of(tokenizer)
     imitated = Counter[str]()
@@ -66,7 +79,14 @@ def encode(
             completion = tokenizer(pair.completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             end = tokenizer.eos_token_id
         # Nothing stands before the first token of a row to tell it from.
-        return Encoded([*prompt, *completion, end], max(1, len(prompt)))
+        row = Encoded([*prompt, *completion, end], max(1, len(prompt)))
+        if not unwanted:
+            return row
+        offsets = tokenizer(
+            pair.completion, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )["offset_mapping"]
+        repeating = repeats(pair.completion, completion, [start for start, _ in offsets])
+        return replace(row, unwanted=[IGNORED] * len(prompt) + repeating + [IGNORED])
 
     encoded = []
     for pair in pairs:
@@ -76,6 +96,24 @@ def encode(
             raise InputError(f"{_place(path, pair)}: {what}: raise it or take the row out")
         encoded.append(row)
     return encoded, imitated
+
+
+def repeats(text: str, ids: Sequence[int], starts: Sequence[int]) -> list[int]:
+    """For each token of a list the one that would repeat an earlier subquestion, where this one goes on otherwise.
+
+    That is, both begin with the same two tokens or more, and this is the place where they part. `starts` are the
+    tokens' places in the text.
+    """
+    unwanted = [IGNORED] * len(ids)
+    earlier: list[list[int]] = []  # the tokens of each subquestion, by their places in `ids`
+    for line in re.finditer(r"^\d+\.(.+)$", text, re.MULTILINE):
+        places = [k for k, start in enumerate(starts) if line.start(1) <= start < line.end()]
+        for before in earlier:
+            same = next((n for n, (a, b) in enumerate(zip(before, places, strict=False)) if ids[a] != ids[b]), 0)
+            if same >= _ALIKE:
+                unwanted[places[same]] = ids[before[same]]
+        earlier.append(places)
+    return unwanted
 
 
 def check_text(path: Path, pairs: Sequence[Pair]) -> None:

@@ -112,28 +112,39 @@ def _laid_out(sequences: Sequence[Sequence[Encoded]], pad: int) -> Batch:
         return torch.tensor([[*line, *fill(width - len(line))] for line in lines])
 
     labels = tensor(lambda row: row.labels, lambda n: [IGNORED] * n)
-    return {
+    batch = {
         "input_ids": tensor(lambda row: row.ids, lambda n: [pad] * n),
         "labels": labels,
         "position_ids": tensor(lambda row: range(len(row.ids)), lambda n: range(n)),
         "where": (labels[:, 1:] != IGNORED).nonzero() @ torch.tensor([width, 1]),
     }
+    if any(row.unwanted for rows in sequences for row in rows):
+        batch["unwanted"] = tensor(lambda row: row.unwanted or [IGNORED] * len(row.ids), lambda n: [IGNORED] * n)
+    return batch
 
 
-def completion_loss(model: Any, batch: Batch, head: torch.nn.Module) -> torch.Tensor:
+def completion_loss(model: Any, batch: Batch, head: torch.nn.Module, unlikelihood: float = 0.0) -> torch.Tensor:
     """Cross entropy summed over the labelled tokens of a batch.
+
+    To it comes -log(1 - p) of each unwanted token, times `unlikelihood` (Welleck et al. 2019, arXiv 1908.04319).
 
     `head` is the model's output layer, which is applied where a label follows and nowhere else: with a vocabulary of
     150,000 it is much of a small model's work, and most of its memory.
     """
     batch = dict(batch)
-    labels, where = batch.pop("labels").flatten(), batch.pop("where")
+    labels, where, unwanted = batch.pop("labels").flatten(), batch.pop("where"), batch.pop("unwanted", None)
     # In steps, as the rows are padded: a CPU keeps a kernel for every number of rows that it has multiplied.
     room = -len(where) % _LABELS_TO
     with _only_at(pad(where, (0, room)), head):
         scores = model(**batch, use_cache=False).logits
     wanted = pad(labels[where + 1], (0, room), value=IGNORED)
-    return cross_entropy(scores[0].float(), wanted, ignore_index=IGNORED, reduction="sum")
+    loss = cross_entropy(scores[0].float(), wanted, ignore_index=IGNORED, reduction="sum")
+    if unwanted is None or not unlikelihood:
+        return loss
+    avoided = unwanted.flatten()[where + 1]
+    (places,) = (avoided != IGNORED).nonzero(as_tuple=True)
+    chance = scores[0][places].float().softmax(-1).gather(1, avoided[places, None])
+    return loss - unlikelihood * torch.log1p(-chance.clamp(max=1 - 1e-6)).sum()
 
 
 @contextmanager

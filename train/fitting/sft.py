@@ -87,7 +87,8 @@ def train(
         tokenizer, model, base = make_trainee(
             settings, texts_of([p for p, held in zip(pairs, chosen, strict=True) if not held])
         )
-        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length)
+        avoid = settings.unlikelihood > 0
+        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, unwanted=avoid)
         if imitated:
             said = ", ".join(f"{mark} in {count}" for mark, count in imitated.most_common(3))
             warn(f"{data}: special tokens are imitated ({said} rows); they are read as plain text")
@@ -128,7 +129,7 @@ def _check(settings: TrainSettings) -> None:
             refuse(name, "above 0")
     if not 0 <= settings.warmup < 1:
         refuse("warmup", "a share of the steps: at least 0 and below 1")
-    for name in ("weight_decay", "validation", "validation_questions"):
+    for name in ("weight_decay", "validation", "validation_questions", "unlikelihood"):
         if not getattr(settings, name) >= 0:
             refuse(name, "at least 0")
     if settings.validation > 1 and settings.validation % 1:

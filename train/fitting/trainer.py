@@ -150,7 +150,8 @@ class SftTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean over the completion tokens of the whole step: its parts' and processes' too."""
-        loss = completion_loss(model, inputs, self.model.get_output_embeddings()) / num_items_in_batch
+        head, unlikelihood = self.model.get_output_embeddings(), self.settings.unlikelihood
+        loss = completion_loss(model, inputs, head, unlikelihood) / num_items_in_batch
         return loss * self.accelerator.num_processes  # over which gradients are averaged
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
