@@ -117,6 +117,10 @@ class Outbox:
         """All of them, the oldest first, whoever works on them."""
         return [self._read(row) for row in self._database.rows("SELECT * FROM question ORDER BY id")]
 
+    def keys(self, batch: str) -> set[str]:
+        """Those of the batch's questions, whoever works on them."""
+        return {row["key"] for row in self._database.rows("SELECT key FROM question WHERE batch = ?", batch)}
+
     def calling(self, id: int) -> None:
         """A call is about to be sent: whatever becomes of it, it may be billed."""
         self._set(id, "calling = calling + 1")

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -304,6 +305,57 @@ def test_a_killed_batch_loses_and_doubles_no_row(server: Counting, tmp_path: Pat
 @pytest.mark.slow
 def test_a_batch_that_is_killed_a_hundred_times(server: Counting, tmp_path: Path) -> None:
     kill_batches(server, tmp_path, 100)
+
+
+# Who takes a question out of the outbox is at it until killed: between the row and that there is no other time for it.
+ENDLESS = """
+CREATE VIEW endless AS WITH RECURSIVE up (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up) SELECT n FROM up;
+CREATE TRIGGER slow BEFORE DELETE ON question BEGIN SELECT count(*) FROM endless; END;
+"""
+
+
+def test_what_a_batch_was_killed_behind_leaves_the_outbox_when_the_batch_goes_on(
+    run: Run, server: Counting, tmp_path: Path
+) -> None:
+    source, output, other = questions(tmp_path / "q.jsonl", 2), tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    path = tmp_path / "home" / "outbox.sqlite3"
+
+    def batch(output: Path) -> list[str]:
+        return ["--input", str(source), "--output", str(output), *far(server, "--mode", "static")]
+
+    def waiting() -> list[tuple[str, str]]:
+        with pytest.raises(SystemExit):
+            main(["flush", "--list", "--json"])
+        rows = [json.loads(line) for line in run.capsys.readouterr().out.splitlines()]
+        return [(row["question"], row["batch"]) for row in rows]
+
+    def solver_away(prompt: str, _: int) -> str:
+        return "" if "break down" in prompt else "busy"
+
+    server.fault = solver_away
+    assert run(*batch(other))[0] == 1
+    server.fault = lambda _prompt, _number: ""
+    with sqlite3.connect(path) as sql:
+        sql.executescript(ENDLESS)
+    with mother(tmp_path / "printed") as family:
+        child = family.run(["ask", *batch(output)])
+        child.until(lambda: output.exists() and output.read_bytes().endswith(b"\n"))
+        child.kill()
+    with sqlite3.connect(path) as sql:
+        sql.execute("DROP TRIGGER slow")
+    day_0, day_1 = ("How many on day 0?", "How many on day 1?")
+    assert waiting() == [(day_0, str(other)), (day_0, str(output))]
+    assert [row["question"] for row in rows_of(output)] == [day_0]
+
+    # What is answered goes; what is begun only, or another batch's, stays, and nothing of it is paid for again.
+    server.fault = solver_away
+    assert run(*batch(output))[0] == 1
+    assert waiting() == [(day_0, str(other)), (day_1, str(output))]
+    server.fault = lambda _prompt, _number: ""
+    assert [run(*batch(output))[0], run(*batch(other))[0]] == [0, 0]
+    assert waiting() == []
+    assert server.billed.total() == 2 * 2 * 2
+    assert [row["id"] for row in [*rows_of(output), *rows_of(other)]] == ["q0", "q1"] * 2
 
 
 # -- with a model here

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -197,12 +197,15 @@ def _one(pair: Pair, job: Job, as_json: bool) -> None:
 
 
 def _many(pair: Pair, questions: Questions, output: Path) -> None:
+    batch = str(output.resolve())
     with open_output(output) as out:
         done, total = out.resume(key for key, _ in keyed(pair.key, questions))
+        if pair.box:
+            _forget(pair.box, batch, (key for key, _ in islice(keyed(pair.key, questions), done)))
         progress = Progress("ask", total, done)
         for key, item in islice(keyed(pair.key, questions), done, None):
             job = replace(pair.job, question=item.question, premise=item.premise)
-            with _kept(pair.box, job, key_of(key, str(output.resolve())), str(output.resolve())) as kept:
+            with _kept(pair.box, job, key_of(key, batch), batch) as kept:
                 row = _row(pair, job, key, kept)
                 if row["status"] == "partial":
                     so_far = f"{out.written} of {total} questions are answered, and the same command goes on from there"
@@ -217,6 +220,15 @@ def _many(pair: Pair, questions: Questions, output: Path) -> None:
     click.echo(f"{output}: {counts.get('answered', 0)} answered, {failed} failed{spent}", err=True)
     if failed:
         raise EdgedcError(f"{output}: {failed} of {total} questions failed; 'error' in their rows says why")
+
+
+def _forget(box: Outbox, batch: str, keys: Iterable[str]) -> None:
+    """Take out of the outbox what has its row, by these keys: a kill between the two left it there for ever."""
+    if not (left := box.keys(batch)):  # as a rule; then no key is made
+        return
+    for key in left.intersection(key_of(key, batch) for key in keys):
+        if question := box.claim_key(key):
+            box.remove(question.id)
 
 
 def _row(pair: Pair, job: Job, key: str, kept: Kept | None) -> Row:
