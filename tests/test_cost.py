@@ -1,13 +1,16 @@
 """Costs and break-even, against figures worked out by hand."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from click.testing import CliRunner
 
 from edgedc.bench.cost import CostSettings, PerQuery, Question, break_even, compare, questions, sensitivity
+from edgedc.bench.metrics import Call, Record, Summary, summarise
 from edgedc.cli import cli
 from edgedc.errors import InputError
+from edgedc.ledger import Price
 
 REMOTE = {
     "system": "remote",
@@ -22,7 +25,8 @@ LOCAL = REMOTE | {
     "system": "local llamacpp q8_0",
     "decomposer": "local",
     "decompose_usd_per_1000": 0.0,
-    "decompose_s": 0.2,
+    "decompose_s": 0.1,
+    "decompose_mean_s": 0.2,
     "accuracy": 0.8,
 }
 QUESTION = Question("local", PerQuery(4e-5, 5e-5), 4e-5, 0.2, None, "", 0.9, 0.8)
@@ -58,6 +62,44 @@ def test_sensitivity_moves_one_assumption_at_a_time():
     assert varied["utilisation", 0.5].local.hardware == pytest.approx(2 * usual.local.hardware)
     assert ("utilisation", 1.25) in varied  # twice 80 % is more than there is
     assert all(made.remote.solve == usual.remote.solve for (w, _), made in varied.items() if w != "prices of tokens")
+
+
+def decomposed(where: str, seconds: list[float]) -> Summary:
+    """A system's figures whose decompositions took so long."""
+    price = Price("big", input=1e-6, output=2e-6, cached=1e-6, date="2026-01-02", source="a test")
+    records = []
+    for number, took in enumerate(seconds):
+        decompose = Call("decompose", where, 30, 0, 20, "server", None, took, "stop", 0)
+        solve = Call("solve", "remote", 100, 0, 10, "server", None, 1.0, "stop", 0)
+        records.append(Record(where, str(number), "static", correct=True, calls=(decompose, solve), seconds=took + 1))
+    about = {"system": where, "mode": "static", "decomposer": where, "identity": where}
+    return summarise(records, **about, solver_price=price, decomposer_price=price if where == "remote" else None)
+
+
+def test_a_few_slow_decompositions_are_paid_for():
+    """Nine of 0.1 s and one of 9.1 s are 10 s for ten questions: 1 s each, where the median is 0.1 s."""
+    near, far = decomposed("local", [0.1] * 9 + [9.1]), decomposed("remote", [1.0] * 10)
+    assert (near.decompose_s, near.decompose_mean_s) == (pytest.approx(0.1), pytest.approx(1.0))
+    [question] = questions({"systems": [asdict(near), asdict(far)]}, {})
+    # 36 W for 1 s are 36 J, a hundred thousandth of a kWh; and a device of $31.536 is a millionth of a dollar a second
+    settings = CostSettings(kwh_price=0.1, watts=36, hardware_price=31.536, lifetime=1, utilisation=1, fixed=7)
+    made = compare(question, settings)
+    assert made.local.electricity == pytest.approx(1e-6)
+    assert made.local.hardware == pytest.approx(1e-6)
+    assert made.local.total == pytest.approx(1.2e-4 + 2e-6)
+    assert made.queries == pytest.approx(7 / (7e-5 - 2e-6))  # a remote decomposition's tokens are 7e-5 dollars
+    assert (made.average, made.energy) == ("mean", "estimate: 36 W for 1 s")
+
+
+def test_results_without_a_mean_are_counted_by_their_median_and_say_so(tmp_path):
+    for name, system in (("old", {k: v for k, v in LOCAL.items() if k != "decompose_mean_s"}), ("new", LOCAL)):
+        (tmp_path / name).write_text(json.dumps({"systems": [REMOTE, system]}))
+    run = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "old"), "--json"])
+    [made] = json.loads(run.output)["comparisons"]
+    assert (made["average"], made["energy"]) == ("median", "estimate: 15 W for 0.1 s")
+    said = "Seconds of local llamacpp q8_0: the median, as these results have no mean"
+    assert said in CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "old")]).output
+    assert said not in CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "new")]).output
 
 
 def test_metered_joules_go_before_watts():

@@ -1,14 +1,15 @@
 """What a question costs with local and with remote decomposition, and after how many questions the first has paid.
 
 Cloud cost per query: tokens at dated prices, as a bench counted them. Local cost: joules / 3.6e6 x price per kWh and,
-apart from it, the hardware's price spread over the seconds that it works in its life. Break-even queries: fixed cost
-(teaching and training included) / (cost of the remote way - cost of the local way), "never" where that is not above 0.
+apart from it, the hardware's price spread over the seconds that it works in its life. Seconds are means, as tokens are:
+what all questions take, over their number, so that a long tail is paid for. Break-even queries: fixed cost (teaching
+and training included) / (cost of the remote way - cost of the local way), "never" where that is not above 0.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from edgedc.errors import InputError
 from edgedc.flags import flag
@@ -16,6 +17,8 @@ from edgedc.flags import flag
 JOULES_PER_KWH = 3.6e6
 _YEAR_S = 365 * 86400
 _FACTORS = (0.5, 2.0)
+
+Average = Literal["mean", "median"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ class PerQuery:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`queries` and `days` to break even are None for "never". `energy` names where the joules come from."""
+    """`queries` and `days` to break even are None for "never". `energy` names where the joules come from.
+
+    `average` says what the local seconds are: the median where the results are of before the mean was kept.
+    """
 
     name: str
     remote: PerQuery
@@ -60,6 +66,7 @@ class Comparison:
     energy: str
     queries: float | None
     days: float | None
+    average: Average
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class Question:
     energy: str
     remote_accuracy: float | None
     local_accuracy: float | None
+    average: Average = "mean"
 
 
 def check(settings: CostSettings) -> None:
@@ -104,17 +112,19 @@ def questions(results: Mapping[str, Any], joules: Mapping[str, tuple[float, str]
     for system in locals_:
         if system["solve_usd_per_1000"] is None or system["decompose_s"] is None:
             continue  # all its questions failed: nothing is known of it
+        mean = system.get("decompose_mean_s")
         metered = next((value for name, value in joules.items() if system["system"].endswith(name)), None)
         made.append(
             Question(
                 system["system"],
                 far,
                 system["solve_usd_per_1000"] / 1000,
-                system["decompose_s"],
+                system["decompose_s"] if mean is None else mean,
                 metered[0] if metered else None,
                 metered[1] if metered else "",
                 remote["accuracy"],
                 system["accuracy"],
+                "median" if mean is None else "mean",
             )
         )
     return made
@@ -138,6 +148,7 @@ def compare(question: Question, settings: CostSettings) -> Comparison:
         question.energy or f"estimate: {settings.watts:g} W for {question.seconds:.3g} s",
         queries,
         None if queries is None else queries / settings.queries_per_day,
+        question.average,
     )
 
 

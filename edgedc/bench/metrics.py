@@ -4,9 +4,9 @@ Seconds are the calls' own, from the start of the request. Time to first token: 
 the last. Speed: (tokens - 1) / (last token - first token), the inverse of the inter-token latency, per reply of two
 tokens or more. A whole question takes what a person waits for it, from when it was meant to be asked, calls that
 overlap counted once; its time to first token is to that of the solver's last reply, which is the answer. Each figure is
-a median over the answered questions; a 90th percentile needs 20 of them. Money counts remote tokens at the table's
-prices. Apart from it, as a worst case: attempts that failed and may be billed, and the calls of failed questions. A
-local decomposer's electricity is not in it.
+a median over the answered questions; a 90th percentile needs 20 of them. Only `decompose_mean_s` is a mean, for what
+seconds cost. Money counts remote tokens at the table's prices. Apart from it, as a worst case: attempts that failed and
+may be billed, and the calls of failed questions. A local decomposer's electricity is not in it.
 """
 
 import math
@@ -137,6 +137,8 @@ def record_from(row: dict[str, Any]) -> Record:
 class Summary:
     """The figures of one system. Tokens and bytes are means per answered question, money is US dollars.
 
+    So is `decompose_mean_s`, what a decomposition works on average; None in results of before it was kept.
+
     `identity` is the decomposer's: the hashes of a local one, model and URL of a remote one. Of the remote tokens,
     `cached_tokens` were read from a cache and `reasoning_tokens` written as reasoning; 0 where no server said so.
     `doubtful_usd` is what failed attempts may cost at the most, None where calls were not booked; `failed_usd` what the
@@ -178,6 +180,7 @@ class Summary:
     reasoning_tokens: float | None = None
     doubtful_usd: float | None = None
     failed_usd: float = 0.0
+    decompose_mean_s: float | None = None
 
 
 def summarise(
@@ -242,6 +245,7 @@ def summarise(
         failed_usd=math.fsum(
             _cost(call, solver_price, decomposer_price) for r in records if r.error for call in r.calls
         ),
+        decompose_mean_s=_ratio(math.fsum(call.total_s for call in decomposing), len(done)) if decomposing else None,
     )
 
 

@@ -13,6 +13,8 @@ from edgedc.errors import InputError
 from edgedc.files import read_object, read_text
 from edgedc.flags import flags
 
+_MEDIAN = "the median, as these results have no mean; what follows from them leaves out a long tail"
+
 
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path))
@@ -95,8 +97,9 @@ def _comparisons(compared: list[Comparison]) -> str:
             )
         money = _money(near.solve, None, near.electricity, near.hardware, near.total, made.local_correct)
         rows.append([made.name, *money, _count(made.queries), _count(made.days)])
-    sources = "\n".join(f"Energy of {made.name}: {made.energy}." for made in compared)
-    return f"{table(headers, rows)}\n{sources}"
+    sources = [f"Energy of {made.name}: {made.energy}." for made in compared]
+    sources += [f"Seconds of {made.name}: {_MEDIAN}." for made in compared if made.average == "median"]
+    return "\n".join([table(headers, rows), *sources])
 
 
 def _money(*dollars: float | None) -> list[str | None]:
