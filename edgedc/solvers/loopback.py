@@ -1,11 +1,12 @@
 """A small HTTP server on this machine that speaks the OpenAI chat protocol over a real socket."""
 
+import contextlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from edgedc.generation import Message
 from edgedc.solvers import SIMULATED
 
 _LONGEST_REQUEST = 2**20
+_LINGERS_FOR, _LINGERS_S = 64 * 2**20, 5.0  # bytes and seconds that a refused client may still send
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Reply(Protocol):
     def __call__(self, messages: Sequence[Message], *, seed: int = 0) -> str: ...
 
 
-@contextmanager
+@contextlib.contextmanager
 def serve(reply: Reply, model: str, *, port: int, timing: Timing, simulated: bool) -> Iterator[str]:
     """Serve `reply` while the block runs; yields the base URL. Port 0 takes a free one; raises InputError if taken.
 
@@ -91,7 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > _LONGEST_REQUEST:
             self.close_connection = True
-            return self._error(413, f"a request has a Content-Length of at most {_LONGEST_REQUEST}")
+            self._error(413, f"a request has a Content-Length of at most {_LONGEST_REQUEST}")
+            return self._linger()
         body = self.rfile.read(int(length))
         if self.path != "/v1/chat/completions":
             return self._error(404, f"no such path: {self.path}")
@@ -145,8 +148,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(status, "application/json", "Content-Length", str(len(body)))
         self.wfile.write(body)
 
+    def _linger(self) -> None:
+        """Throw away what still comes: a close with bytes unread takes the refusal from the client (RFC 9112, 9.6)."""
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(_LINGERS_S)
+        left, until = _LINGERS_FOR, time.monotonic() + _LINGERS_S
+        with contextlib.suppress(OSError):
+            while left > 0 and time.monotonic() < until and (some := self.rfile.read1(65536)):
+                left -= len(some)
+
     def _head(self, status: int, kind: str, *framing: str) -> None:
         self.send_response(status)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.send_header("Content-Type", kind)
         self.send_header(*framing)
         if self.server.simulated:
