@@ -1,6 +1,6 @@
-"""What `edgedc train --base default` makes of the model in the box in minutes: Break's style, before and after.
+"""What `edgedc train --base default` makes, in minutes, of the model that `make model` made: Break, before and after.
 
-Break's decompositions (`return ... of #1`) are of a style that the box model never saw. The first rows are trained on
+Break's decompositions (`return ... of #1`) are of a style that it never saw. The first rows are trained on
 by a LoRA, the last are measured on before and after, through the GGUFs of both. Each step is a verb, as a user would
 type it. Prints a table with intervals and paired differences, and writes results/adaptation.json.
 """

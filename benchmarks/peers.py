@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from pathlib import Path
 from edgedc.backends import choose
 from edgedc.backends.greedy import physical_cores
 from edgedc.bundle import read_manifest
-from edgedc.catalogue import find_model, find_weights
+from edgedc.catalogue import find_weights
 from edgedc.decomposition import parse
 from edgedc.generation import Message
 from edgedc.ledger import find_price
@@ -167,8 +168,8 @@ def _peak_mb() -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("default"), help="a bundle with a GGUF (default: default)")
-    parser.add_argument("--source", type=Path, help="the model folder it was made from (default: the shipped one)")
+    parser.add_argument("--model", type=Path, default=Path("demo-base"), help="a model folder (default: demo-base)")
+    parser.add_argument("--quantization", default="q8_0", help="of its GGUF (default: q8_0)")
     parser.add_argument("--questions", type=int, default=40, help="of microworld's test split (default: 40)")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="default: the physical cores")
     parser.add_argument("--runs", type=int, default=3, help="rounds (default: 3)")
@@ -176,14 +177,14 @@ def main() -> int:
     options = parser.parse_args()
     asked = problems("test", options.questions)
     with tempfile.TemporaryDirectory() as scratch:
-        setup = prepare(find_model(options.model), options.source or find_weights(options.model), Path(scratch), asked)
+        setup = prepare(find_weights(options.model), options.quantization, Path(scratch), asked)
         rounds = run(setup, asked, options.threads, options.runs)
     rows = [summary(name, [made[name] for made in rounds], rounds[0], options.price_as, setup) for name in rounds[0]]
     print(markdown(rows))
     RESULT.parent.mkdir(exist_ok=True)
     result = {
         "rows": rows,
-        "model": read_manifest(setup.bundle).name,
+        "model": f"{options.model}, {options.quantization}",
         "questions": options.questions,
         "threads": options.threads,
         "runs": options.runs,
@@ -199,9 +200,12 @@ def main() -> int:
     return 0
 
 
-def prepare(bundle: Path, source: Path, scratch: Path, asked: Sequence[Problem]) -> Setup:
+def prepare(source: Path, quantization: str, scratch: Path, asked: Sequence[Problem]) -> Setup:
     from export.onnx.to_onnx import to_onnx
 
+    bundle = scratch / "bundle"
+    command = [sys.executable, "-m", "edgedc", "export", "--no-gate", "--quantization", quantization]
+    subprocess.run([*command, str(source), str(bundle)], check=True, stdout=subprocess.DEVNULL)
     manifest = read_manifest(bundle)
     choice = choose(bundle, engine="llamacpp")
     assert choice.artifact is not None

@@ -12,7 +12,7 @@ from edgedc.home import home
 
 _SHIPPED = Path(__file__).parent / "models"
 SOURCE = "source.json"
-BOX = "default"  # the decomposer that ships
+BOX = "default"  # the decomposer that `make model` makes
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Remote:
     "models",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A bundle or model folder; repeatable. [default: the newest bundle here, else the one in the box]",
+    help="A bundle or model folder; repeatable. [default: the newest bundle here, else the model named default]",
 )
 @click.option(
     "--backend",

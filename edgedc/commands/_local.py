@@ -137,7 +137,7 @@ def model_options(command: Command) -> Command:
                 "--model",
                 type=click.Path(path_type=Path),
                 help="A bundle, a model folder, or a name in  edgedc models.  "
-                "[default: the newest bundle here, else the one in the box]",
+                "[default: the newest bundle here, else the model named default]",
             ),
             click.option(
                 "--backend",
@@ -178,7 +178,7 @@ def model_options(command: Command) -> Command:
 
 
 def default_model() -> Path:
-    """Where nobody named one: the newest bundle below the working folder, else the one in the box; said on stderr."""
+    """The newest bundle below the working folder, else the model named default; said on stderr."""
     try:
         path = newest("bundle", Path.cwd())
         click.echo(f"model: {path}", err=True)
@@ -186,7 +186,7 @@ def default_model() -> Path:
         path = find_model(Path(BOX))
         if not path.is_dir():
             raise
-        click.echo(f"model: {BOX}, the small one in the box; --model takes your own", err=True)
+        click.echo(f"model: {BOX}, a small one; --model takes your own", err=True)
     return path
 
 

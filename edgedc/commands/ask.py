@@ -38,7 +38,7 @@ class Asking:
     solver_url: str = flag("", SERVER)
     max_tokens: int = flag(MAX_TOKENS_SOLVE, "Longest reply of the solver.")
     model: Path | None = flag(
-        None, "Bundle or model folder that decomposes here.  [newest bundle here, else the one in the box]"
+        None, "Bundle or model folder that decomposes here.  [newest bundle here, else the model named default]"
     )
     decomposer_model: str = flag("", "Decompose elsewhere, by this model.")
     decomposer_url: str = flag("", "Its server.  [the solver's; key of another server: EDGEDC_DECOMPOSER_API_KEY]")
