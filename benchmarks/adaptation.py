@@ -22,6 +22,7 @@ from box_model import DATA, Item, Line, asked, break_items, cells, cost, opened
 from edgedc.bench.decompositions import Scored, summarise
 from edgedc.bench.statistics import Difference, compare
 from edgedc.bench.table import table
+from edgedc.catalogue import find_weights
 from edgedc.machine import cpu_model
 
 RESULT = Path(__file__).parent / "results" / "adaptation.json"
@@ -37,6 +38,8 @@ def main() -> int:
     parser.add_argument("--epochs", type=float, default=4, help="(default: 4)")
     parser.add_argument("--threads", type=int, default=1, help="(default: 1)")
     options = parser.parse_args()
+    if not find_weights(Path(options.base)).is_dir():
+        sys.exit(f"{options.base}: no such model; make one with  make model")
     items = list(break_items(options.data / "break" / "qdmr_high_level_dev_first1500.csv"))
     trained_on, measured_on = items[: options.rows], items[options.rows :][: options.questions]
     with tempfile.TemporaryDirectory() as scratch:

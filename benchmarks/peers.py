@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -137,11 +137,11 @@ TOGETHER = "edgedc, many at once"  # as decompose --input
 
 def measure(name: str, setup: Setup) -> Measured:
     """In a process of its own, as everything that is loaded counts."""
-    start = time.perf_counter()
-    ask = WAYS.get(name, edgedc_)(setup)
-    ready = time.perf_counter() - start
     if name == TOGETHER:
-        return _together(setup, ready)
+        return _together(setup)
+    start = time.perf_counter()
+    ask = WAYS[name](setup)
+    ready = time.perf_counter() - start
     ask(setup.asked[0])
     seconds, said = [], []
     for messages in setup.asked:
@@ -151,10 +151,12 @@ def measure(name: str, setup: Setup) -> Measured:
     return Measured(ready, seconds, _peak_mb(), said)
 
 
-def _together(setup: Setup, ready: float) -> Measured:
+def _together(setup: Setup) -> Measured:
     from edgedc.backends import open_choice
 
+    start = time.perf_counter()
     backend = open_choice(choose(setup.bundle, engine="llamacpp"), threads=setup.threads)
+    ready = time.perf_counter() - start
     list(backend.generate_many(setup.asked[:1], max_tokens=MAX_TOKENS_DECOMPOSE))
     start = time.perf_counter()
     made = list(backend.generate_many(setup.asked, max_tokens=MAX_TOKENS_DECOMPOSE))
@@ -219,8 +221,6 @@ def prepare(source: Path, quantization: str, scratch: Path, asked: Sequence[Prob
 
 
 def run(setup: Setup, asked: Sequence[Problem], threads: int, runs: int) -> list[dict[str, Measured]]:
-    from dataclasses import replace
-
     from edgedc.solvers.simulated import simulated_server
 
     rounds = []

@@ -510,6 +510,8 @@ def test_a_row_like_a_test_question_is_left_out_and_counted(tmp_path: Path) -> N
     [
         ({"gsm8k_share": 0.9}, "add up to 1.14"),
         ({"hops_share": -0.1}, "0 or more"),
+        ({"reworded_share": 3}, "--reworded-share 3: a share is from 0 to 1"),
+        ({"document_share": -2}, "--document-share -2: a share is from 0 to 1"),
         ({"gsm8k": Path("nowhere.jsonl")}, "nowhere.jsonl: cannot be read"),
         ({"strategyqa_share": 1.0, "count": 9000} | NO_OTHERS, "ask for fewer"),
     ],

@@ -101,6 +101,9 @@ def rows(settings: CorpusSettings) -> Iterator[Row]:
 
     Raises InputError as `write_corpus` does, and when there are no more.
     """
+    for name in ("reworded_share", "document_share"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name):g}: a share is from 0 to 1")
     sources = _sources(settings)
     if settings.reworded_share:
         sources = _reworded(sources, settings)
