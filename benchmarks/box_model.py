@@ -21,10 +21,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from edgedc.backends import choose, open_choice
+from edgedc.backends.grammar import ListGrammar
 from edgedc.bench.decompositions import Decompositions, Estimate, Scored, score, summarise
 from edgedc.bench.quality import Share
 from edgedc.bench.table import table
@@ -178,11 +180,17 @@ def recorded_lines(data: Path, items: list[Item]) -> Iterator[Line]:
 
 
 def model_lines(path: Path, sets: dict[str, list[Item]], threads: int | None) -> Iterator[Line]:
+    """As `edgedc decompose` runs it, held to a list that asks nothing twice, and as it is by itself."""
     with opened(path, threads) as (decomposer, name):
+        free = replace(decomposer, name=f"{name}, --no-grammar")
+        held = replace(
+            decomposer, name=name, generate=partial(decomposer.generate, grammar=ListGrammar(decomposer.cap))
+        )
         for of, items in sets.items():
-            print(f"{path.name}: {of}, {len(items)} questions", file=sys.stderr)
-            scores, generations = asked(decomposer, items)
-            yield Line(of, name, summarise(scores), cost(generations))
+            for way in (held, free):
+                print(f"{way.name}: {of}, {len(items)} questions", file=sys.stderr)
+                scores, generations = asked(way, items)
+                yield Line(of, way.name, summarise(scores), cost(generations))
 
 
 @contextmanager

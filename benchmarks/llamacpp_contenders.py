@@ -132,13 +132,15 @@ def memory(subject: "Subject") -> dict[str, float]:
     return {"peak": peak, "file": file, "cache": cache, "above": peak - file - cache}
 
 
-def open_bare(subject: "Subject") -> None:
-    """llama.cpp with nothing around it, set as edgedc sets it."""
+def open_bare(subject: "Subject", *, mapped: bool = False) -> None:
+    """llama.cpp with nothing around it, set as edgedc sets it, or with the file mapped: in memory twice, then."""
     import llama_cpp
 
+    from edgedc.backends.gguf_header import check_header
     from edgedc.backends.llamacpp import model_params
 
-    model = llama_cpp.llama_model_load_from_file(str(subject.gguf).encode(), model_params())
+    settings = model_params() if mapped else model_params(check_header(subject.gguf)["general.file_type"])
+    model = llama_cpp.llama_model_load_from_file(str(subject.gguf).encode(), settings)
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = 1024, 256, 256
     params.n_threads = params.n_threads_batch = subject.threads

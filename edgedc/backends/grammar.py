@@ -14,8 +14,8 @@ _DIGIT = re.compile(r"\d")
 
 @dataclass(frozen=True)
 class ListGrammar:
-    """What `render` writes, one subquestion a line: `1. ...`, at most `cap` of them (None: no limit), or
-    `No decomposition`."""
+    """What `render` writes, one subquestion a line: `1. ...`, at most `cap` of them (None: no limit), none of them
+    twice; or `No decomposition`."""
 
     cap: int | None = None
 
@@ -31,8 +31,9 @@ class ListGrammar:
 class Admitted:
     """A text that has been admitted so far; `take` gives the longer one.
 
-    `above` are its whole lines, `count` of them, and `line` the one that is being written. `finished`: it is whole, and
-    nothing may follow.
+    `above` are its whole lines, `count` of them, and `line` the one that is being written. `asked` is what the whole
+    ones ask. `finished`: it is whole, and nothing may follow. `repeats`: its line would end here as an earlier one, so
+    that another is to be written in its place.
     """
 
     cap: int | None
@@ -40,6 +41,8 @@ class Admitted:
     count: int = 0
     line: str = ""
     finished: bool = False
+    asked: frozenset[str] = frozenset()
+    repeats: bool = False
 
     @property
     def text(self) -> str:
@@ -52,6 +55,19 @@ class Admitted:
         whole = self.finished or self._is_item() or (self.count > 0 and not self.line)
         return whole and ("\n" in self.text or parse(self.text).status != "unparsed")
 
+    @property
+    def is_old(self) -> bool:
+        """Whether the line, as it stands, asks what an earlier one does."""
+        return self._asks() in self.asked
+
+    @property
+    def may_be_old(self) -> bool:
+        """Whether the line may still become an earlier one."""
+        if len(self.line) <= len(self._mark):
+            return self.count > 0
+        asks = self._asks()
+        return any(old.startswith(asks) for old in self.asked)
+
     def take(self, piece: str) -> "Admitted | None":
         """The text with this behind it, up to where that finishes it; None where it is not admitted."""
         now = self
@@ -60,19 +76,26 @@ class Admitted:
                 last = now.count + 1 == now.cap
                 if not now._is_item() or (last and not now.complete):
                     return None
-                now = Admitted(now.cap, now.text, now.count + 1, finished=last)
+                if now.is_old:
+                    return replace(now, repeats=True)
+                now = Admitted(now.cap, now.text, now.count + 1, finished=last, asked=now.asked | {now._asks()})
             if now.finished:
                 return now
-            now = Admitted(now.cap, now.above, now.count, now.line + part)
+            now = Admitted(now.cap, now.above, now.count, now.line + part, asked=now.asked)
             if not now.count and now.line.startswith(NOT_NEEDED):
                 return replace(now, line=NOT_NEEDED, finished=True)
             if not now._may_stand():
                 return None
+            if part.endswith("?") and now.is_old:
+                return replace(now, repeats=True)
         return now
 
     @property
     def _mark(self) -> str:
         return f"{self.count + 1}. "
+
+    def _asks(self) -> str:
+        return self.line[len(self._mark) :].rstrip(" ").casefold()
 
     def _is_item(self) -> bool:
         mark = self._mark

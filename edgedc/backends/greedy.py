@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.marks import Marks
-from edgedc.backends.reply import Reply
+from edgedc.backends.reply import REPEATS, Reply
 from edgedc.errors import ContextError, EdgedcError, InputError
 from edgedc.generation import Generation, Message, OnText, Request
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from edgedc.backends.reply import Scores
 
 
@@ -51,6 +54,10 @@ class GreedyBackend(ABC):
 
         They are good until the next ones are asked for.
         """
+
+    @abstractmethod
+    def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
+        """See ModelBackend."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -99,12 +106,22 @@ class GreedyBackend(ABC):
     ) -> Generation:
         """Go on from token ids. Raises ContextError as `generate` does, InputError when there are none."""
         reply = self._begin(ids, max_tokens, grammar, on_text, time.perf_counter() if started is None else started)
+        if max_tokens < 1:
+            return reply.generation(cached=0)
         steps = self.scores(list(ids), max_tokens)
-        if max_tokens > 0:
-            token = reply.take(next(steps))
-            while token is not None:
+        token = reply.take(next(steps))
+        cached = self._reused
+        while token is not None:
+            if token is not REPEATS:
                 token = reply.take(steps.send(token))
-        return reply.generation(cached=self._reused)
+                continue
+            steps.close()
+            rows = self.logits([*ids, *reply.tokens], start=len(ids) + reply.line - 2)
+            if reply.turn(rows) is None:
+                break
+            steps = self.scores([*ids, *reply.tokens], max_tokens - len(reply.tokens))
+            token = reply.take(next(steps))
+        return reply.generation(cached=cached)
 
     def generate_many(
         self, requests: Iterable[Sequence[Message]], *, max_tokens: int, grammar: ListGrammar | None = None

@@ -40,8 +40,8 @@ _UNQUANTISED = (0, 1, 32)  # LLAMA_FTYPE_ALL_F32, _MOSTLY_F16 and _MOSTLY_BF16 (
 llama_cpp.llama_backend_init()
 
 
-def model_params() -> "llama_cpp.llama_model_params":
-    """How models are loaded here: on the CPU.
+def model_params(file_type: int = 0) -> "llama_cpp.llama_model_params":
+    """How models are loaded here: on the CPU. `file_type` is the GGUF's `general.file_type`.
 
     Compiled by GCC, llama.cpp's kernels for AMX end the process (github.com/ggml-org/llama.cpp/pull/26954: the tile
     configuration is optimised away). Weights are kept from them, which costs the repacking of some types as well;
@@ -50,6 +50,11 @@ def model_params() -> "llama_cpp.llama_model_params":
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 0
     params.use_extra_bufts = not has_amx()
+    if params.use_extra_bufts and file_type not in _UNQUANTISED:
+        # Quantised weights are copied into an order that this CPU computes faster with. Read into it and not by way of
+        # a mapping of the file, they are in memory once and not twice. (A mapping may lie in larger pages, and be some
+        # percent faster for it: benchmarks/decoding_speed.py shows both.)
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     return params
 
 
@@ -84,11 +89,7 @@ class LlamaCppBackend(GreedyBackend):
         self._context: LlamaContext | None = None
         self._batching = False
         llamacpp_log.forget()
-        params = model_params()
-        if params.use_extra_bufts and metadata.get("general.file_type") not in _UNQUANTISED:
-            # Quantised weights are copied into an order that this CPU computes faster with. Read into it and not by way
-            # of a mapping of the file, they are in memory once and not twice.
-            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+        params = model_params(metadata.get("general.file_type", 0))
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise InputError(f"{path}: llama.cpp cannot load it: {llamacpp_log.said()}")
@@ -125,15 +126,7 @@ class LlamaCppBackend(GreedyBackend):
         check_context(len(ids), 0, self.context_length)
         context = self._free_context()
         context.make_room(len(ids))
-        at = context.claim(0, ids, keep=start, cells=len(ids))
-        rows = np.empty((len(ids) - start, self._vocab.size), np.float32)
-        while at < len(ids):
-            batch = ids[at : at + BATCH]
-            at += len(batch)
-            scored = min(at - start, len(batch))  # its last ones
-            context.evaluate([Part(0, batch, max(scored, 0))])
-            for k in range(scored):
-                rows[at - scored - start + k] = context.scores(len(batch) - scored + k)
+        rows = context.all_scores(0, ids, start=start, cells=len(ids))
         context.release(0)
         return rows
 

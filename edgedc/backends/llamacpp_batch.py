@@ -3,11 +3,15 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgedc.backends.llamacpp_context import BATCH, SEQUENCES, LlamaContext, Part, cells_apart, common
-from edgedc.backends.reply import Reply
+from edgedc.backends.reply import REPEATS, Reply
 from edgedc.errors import EdgedcError
 from edgedc.generation import Generation
+
+if TYPE_CHECKING:
+    from edgedc.backends.reply import Scores
 
 _AHEAD = 4 * SEQUENCES  # requests that may be taken before the first of them is answered
 _WORTH_MEMORY = 2  # times the cells that prompts need may be taken, so that each sequence has its own and is faster
@@ -114,21 +118,42 @@ class Batch:
                 parts.append(Part(sequence, ids, scored=0 if run.left else 1))
                 room -= len(ids)
         self._context.evaluate(parts)
-        last = -1
+        last, turning = -1, []
         for part in parts:
             last += len(part.ids)
-            if part.scored:
-                self._go_on(part.sequence, last)
+            if part.scored and self._go_on(part.sequence, self._context.scores(last)):
+                turning.append(part.sequence)
+        for sequence in turning:  # only now: it overwrites the scores of the others
+            self._turn(sequence)
 
-    def _go_on(self, sequence: int, scored: int) -> None:
+    def _go_on(self, sequence: int, scores: "Scores") -> bool:
+        """Whether the reply is to be turned from what it has asked already."""
         run = self._running[sequence]
         try:
-            token = run.prompt.reply.take(self._context.scores(scored))
-            if token is not None:
-                run.left = [token]
-                return
-            self._done[run.number] = run.prompt.reply.generation(cached=run.reused)
+            token = run.prompt.reply.take(scores)
         except EdgedcError as error:
-            self._done[run.number] = error
-        del self._running[sequence]
+            self._end(sequence, error)
+            return False
+        if token is None:
+            self._end(sequence)
+        elif token is not REPEATS:
+            run.left = [token]
+        return token is REPEATS
+
+    def _turn(self, sequence: int) -> None:
+        run = self._running[sequence]
+        prompt, reply = run.prompt, run.prompt.reply
+        start = len(prompt.ids) + reply.line - 2
+        ids = [*prompt.ids, *reply.tokens]
+        rows = self._context.all_scores(sequence, ids, start=start, cells=prompt.cells)
+        if reply.turn(rows) is None:
+            self._end(sequence)
+            return
+        ids = [*prompt.ids, *reply.tokens]
+        known = self._context.claim(sequence, ids, keep=len(ids) - 1, cells=prompt.cells)
+        run.left = ids[known:]
+
+    def _end(self, sequence: int, error: EdgedcError | None = None) -> None:
+        run = self._running.pop(sequence)
+        self._done[run.number] = error or run.prompt.reply.generation(cached=run.reused)
         self._context.release(sequence)

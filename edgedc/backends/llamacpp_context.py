@@ -44,7 +44,12 @@ class LlamaContext:
         self._threads = threads
         # What such models keep of a sequence is one state, which cannot go back or be shared in part
         self._rewinds = not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
-        self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+        batch = self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+        for k in range(BATCH):
+            batch.n_seq_id[k] = 1
+        # Kept, as ctypes makes an attribute anew each time
+        self._arrays = batch.token, batch.pos, batch.logits, [batch.seq_id[k] for k in range(BATCH)]
+        self._vocabulary = vocabulary
         self._row, self._rows = ctypes.c_float * vocabulary, dict[int, "npt.NDArray[np.float32]"]()
         self._context: Any = None
         self.cells, self._most, self._apart = 0, 0, False  # `_most`: of them for one sequence
@@ -116,13 +121,12 @@ class LlamaContext:
     def evaluate(self, parts: Sequence[Part]) -> None:
         """Take at most BATCH tokens in all into their sequences. Raises EdgedcError when llama.cpp fails."""
         batch, n = self._batch, 0
-        tokens, positions, scored = batch.token, batch.pos, batch.logits  # ctypes makes these anew each time
-        counts, sequences = batch.n_seq_id, batch.seq_id
+        tokens, positions, scored, sequences = self._arrays
         for part in parts:
             at, unscored = len(self._known[part.sequence]), len(part.ids) - part.scored
             for k, token in enumerate(part.ids):
                 tokens[n], positions[n], scored[n] = token, at + k, k >= unscored
-                counts[n], sequences[n][0] = 1, part.sequence
+                sequences[n][0] = part.sequence
                 n += 1
         batch.n_tokens = n
         llamacpp_log.forget()
@@ -140,6 +144,22 @@ class LlamaContext:
         if row is None:  # llama.cpp writes to the same few places, and an array takes longer to make than to look up
             row = self._rows[at] = np.ctypeslib.as_array(self._row.from_address(at))
         return row
+
+    def all_scores(self, sequence: int, ids: Sequence[int], *, start: int, cells: int) -> "npt.NDArray[np.float32]":
+        """Claim cells for a sequence and evaluate it: the scores behind ids[start:], (tokens, vocabulary), to keep.
+
+        Scores of the last evaluation are no longer good.
+        """
+        at = self.claim(sequence, ids, keep=start, cells=cells)
+        rows = np.empty((len(ids) - start, self._vocabulary), np.float32)
+        while at < len(ids):
+            part = ids[at : at + BATCH]
+            at += len(part)
+            scored = max(0, min(at - start, len(part)))  # its last ones
+            self.evaluate([Part(sequence, part, scored)])
+            for k in range(scored):
+                rows[at - scored - start + k] = self.scores(len(part) - scored + k)
+        return rows
 
     def close(self) -> None:
         self.forget()

@@ -1,7 +1,9 @@
 """A reply as it grows: which token is taken, what text it makes, when it ends, and how long that took."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from edgedc.backends.grammar import Admitted, ListGrammar
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 
 _HALF = "\ufffd"  # what bytes that are no whole character are decoded to
 _FEW = 64
+_TURNS = 16  # times that a reply is turned from what it has asked already; after that its list ends
+_FAR = -7.0  # log of how likely a way is, against the one that was taken: what is less likely is no way
+
+
+class Repeats(Enum):
+    """What `Reply.take` gives where the reply would ask again what it has asked."""
+
+    REPEATS = "repeats"
+
+
+REPEATS = Repeats.REPEATS
 
 
 class Reply:
@@ -25,6 +38,11 @@ class Reply:
     `take` is given the scores behind the last token, `generation` says what came of it. It ends with an end token or
     where the grammar has it whole (`stop`), or with max_tokens tokens (`length`). An end token counts as output, as it
     took the same work, and is not part of the text. `started` is time.perf_counter() at the start of the request.
+
+    A grammar admits no subquestion twice, and small models would often ask the same again. Kept from its last token,
+    they would only add to it; so the whole line is looked at, and another way taken from the place where that was
+    nearest to being chosen (`turn`): the first step of Lawler's search for the next best (1972, doi
+    10.1287/mnsc.18.7.401). What is taken back is not heard, and does not count as output.
     """
 
     def __init__(
@@ -37,40 +55,108 @@ class Reply:
         on_text: OnText | None,
         started: float,
     ) -> None:
-        self._spelling = _Spelling(text_of)
-        self._ends, self._prompt_tokens, self._max_tokens = ends, prompt_tokens, max_tokens
-        self._admitted = grammar.begin() if grammar else None
-        self._tried: tuple[Admitted | None, str, Admitted | None] = (None, "", None)
+        self._text_of, self._grammar, self._ends = text_of, grammar, ends
+        self._prompt_tokens, self._max_tokens = prompt_tokens, max_tokens
         self._on_text, self._started = on_text, started
-        self._text, self._made, self._finish_reason = "", 0, "length"
+        self._heard = 0  # characters that on_text was given
+        self._ended, self._finish_reason = False, "length"
         self._constrained = False  # whether the grammar refused a token, or ended a list that was to go on
         self._first_token_s: float | None = None
+        self._refused: dict[int, set[int]] = {}  # by their places, tokens that led to what had been asked
+        self._turns = 0
+        self._go_back(0)
 
-    def take(self, scores: "Scores") -> int | None:
-        """The token to go on from, None when the reply is whole."""
+    def take(self, scores: "Scores") -> int | Repeats | None:
+        """The token to go on from, None when the reply is whole, REPEATS when `turn` is to say which."""
         token = self._choose(scores)
-        self._made += 1
         if self._first_token_s is None:
             self._first_token_s = time.perf_counter() - self._started
-        if token in self._ends:
-            self._finish_reason = "stop"
-        else:
-            self._say(self._spelling.add(token))
-            if self._admitted and self._admitted.finished:
-                self._finish_reason = "stop"
-                self._constrained |= self._admitted.count > 0
-            elif self._made < self._max_tokens:
-                return token
-        self._say(self._spelling.rest())
+        if not self._asks_again(token):
+            return self._go_on(token)
+        self._constrained = True
+        self._refused.setdefault(len(self.tokens), set()).add(token)
+        self._turns += 1
+        if self._turns <= _TURNS:
+            return REPEATS
+        self._go_back(self.line - 1)
+        self._finish("stop")
         return None
+
+    def turn(self, rows: "npt.NDArray[np.floating]") -> int | None:
+        """What `take` gives: the token to go on from, behind `tokens`, or None. `rows` are the scores behind each of
+        `tokens` from the last but one before `line`."""
+        tokens, first, above = self.tokens, self.line - 1, self._admitted and self._admitted.above
+        self._go_back(first)
+        ways = []
+        lost = 0.0  # by earlier turns in this line
+        for place, row in enumerate(rows, start=first):
+            taken = tokens[place : place + 1]
+            old = {*taken, *self._refused.get(place, ())}
+            best = max(float(row[token]) for token in old)
+            if place > first:
+                others = list(itertools.islice(_likeliest_first(row), _FEW))
+            else:  # above this line nothing can be taken back, but the list may end there
+                others = [*self._ends] if self._text == above else []
+            other = next((token for token in others if token not in old and self._leads_on(token)), None)
+            if other is not None and (near := lost + float(row[other]) - best) > _FAR:
+                ways.append((near, place, other))
+            for token in taken:
+                lost += float(row[token]) - best
+                self._add(token)
+        _, place, other = max(ways, default=(0.0, first, None))
+        self._go_back(place)
+        if other is None:
+            self._finish("stop")
+            return None
+        self._refused = {k: tokens for k, tokens in self._refused.items() if k <= place}
+        self._refused.setdefault(place, set()).update(tokens[place : place + 1])
+        return self._go_on(other)
 
     def generation(self, *, cached: int) -> Generation:
         """`cached` of the prompt's tokens were known from a prompt before."""
         total_s = time.perf_counter() - self._started
-        usage = Usage(self._prompt_tokens, self._made, cached_tokens=cached, source="tokenizer")
+        made = len(self.tokens) + self._ended
+        usage = Usage(self._prompt_tokens, made, cached_tokens=cached, source="tokenizer")
         return Generation(
             self._text, usage, self._first_token_s, total_s, self._finish_reason, constrained=self._constrained
         )
+
+    def _go_on(self, token: int) -> int | None:
+        self._ended = token in self._ends
+        if not self._ended:
+            self._add(token)
+            if not (self._admitted and self._admitted.finished):
+                if len(self.tokens) < self._max_tokens:
+                    return token
+                self._finish("length")
+                return None
+            self._constrained |= self._admitted.count > 0
+        self._finish("stop")
+        return None
+
+    def _go_back(self, place: int) -> None:
+        """To where the reply had so many tokens."""
+        tokens: list[int] = self.tokens[:place] if place else []
+        self.tokens: list[int] = []
+        self.line = 0  # how many of them stand before the line that is being written
+        self._text = ""
+        self._spelling = _Spelling(self._text_of)
+        self._admitted = self._grammar.begin() if self._grammar else None
+        self._tried: tuple[Admitted | None, str, Admitted | None] = (None, "", None)
+        for token in tokens:
+            self._add(token)
+
+    def _add(self, token: int) -> None:
+        count = self._admitted.count if self._admitted else 0
+        self.tokens.append(token)
+        self._say(self._spelling.add(token))
+        if self._admitted and self._admitted.count > count:
+            self.line = len(self.tokens)
+
+    def _finish(self, reason: str) -> None:
+        self._finish_reason = reason
+        self._say(self._spelling.rest())
+        self._tell()
 
     def _choose(self, scores: "Scores") -> int:
         token = int(scores.argmax())
@@ -90,6 +176,16 @@ class Reply:
         piece = self._spelling.peek(token)  # half a character stands for any that it may become
         return bool(piece) and self._with(self._admitted, piece) is not None
 
+    def _asks_again(self, token: int) -> bool:
+        """Of a token that may follow, and was the last one to be looked at."""
+        if self._admitted is None:
+            return False
+        after = self._admitted if token in self._ends else self._tried[2]
+        return after is not None and (after.is_old if token in self._ends else after.repeats)
+
+    def _leads_on(self, token: int) -> bool:
+        return self._may_follow(token) and not self._asks_again(token)
+
     def _with(self, admitted: Admitted, piece: str) -> Admitted | None:
         """What may follow is what is said next, as a rule: its text is looked at once."""
         if self._tried[0] is not admitted or self._tried[1] != piece:
@@ -99,9 +195,16 @@ class Reply:
     def _say(self, piece: str) -> None:
         if self._admitted and piece:
             self._admitted = self._with(self._admitted, piece) or self._admitted
-            piece = self._admitted.text[len(self._text) :]
-        self._text += piece
+            self._text = self._admitted.text
+        else:
+            self._text += piece
+        if not (self._admitted and self._on_text and self._admitted.may_be_old):  # else it may yet be taken back
+            self._tell()
+
+    def _tell(self) -> None:
+        piece = self._text[self._heard :]
         if self._on_text and piece:
+            self._heard = len(self._text)
             self._on_text(piece)
 
 

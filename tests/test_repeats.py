@@ -1,0 +1,196 @@
+"""A reply that is held to a list asks nothing twice: it is turned where another way was nearest to being taken."""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_rows
+
+from edgedc.backends import open_backend
+from edgedc.backends.grammar import ListGrammar
+from edgedc.backends.greedy import GreedyBackend
+from edgedc.backends.llamacpp import LlamaCppBackend
+from edgedc.decomposition import parse
+from edgedc.files import key_of
+from edgedc.generation import Generation, Message
+from edgedc.prompts import decompose_messages
+
+END = ""
+
+
+class Told(GreedyBackend):
+    """What it would write next is looked up by what its text ends with; the longest such ending holds."""
+
+    name, context_length, _ends = "told", 500, frozenset([0])
+
+    def __init__(self, *, likes: dict[str, dict[str, float]]) -> None:
+        self._likes = likes
+        self.pieces = sorted({END, *(piece for some in likes.values() for piece in some)})
+        self.asked: list[int] = []  # rows of scores, each time that a line was looked at
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        return [0]
+
+    def render(self, messages: Sequence[Message]) -> str:
+        raise NotImplementedError
+
+    def tokenize(self, prompt: str) -> list[int]:
+        raise NotImplementedError
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return "".join(self.pieces[k] for k in ids)
+
+    def row(self, ids: Sequence[int]) -> "np.typing.NDArray[np.float32]":
+        text = self.text_of(ids)
+        likes = self._likes[max((end for end in self._likes if text.endswith(end)), key=len)]
+        return np.array([likes.get(piece, -50.0) for piece in self.pieces], np.float32)
+
+    def logits(self, ids: Sequence[int], *, start: int) -> "np.typing.NDArray[np.float32]":
+        self.asked.append(len(ids) - start)
+        return np.stack([self.row(ids[: k + 1]) for k in range(start, len(ids))])
+
+    def scores(self, ids: list[int], max_tokens: int) -> "Generator[np.typing.NDArray[np.float32], int, None]":
+        while True:
+            ids = [*ids, (yield self.row(ids))]
+
+    def close(self) -> None: ...
+
+
+def told(**changed: dict[str, float]) -> dict[str, dict[str, float]]:
+    """A model that asks "Who came?" for ever, with other likings at the places that are named."""
+    places = {
+        "start": ("", {"1.": 9.0}),
+        "mark": (".", {" Who": 9.0, " When": 5.0}),
+        "who": (" Who", {" came": 9.0, " left": 5.0}),
+        "when": (" When", {" came": 9.0}),
+        "came": (" came", {"?": 9.0, " then": 5.0}),
+        "left": (" left", {"?": 9.0}),
+        "then": (" then", {"?": 9.0}),
+        "asked": ("?", {"\n": 9.0, END: 5.0}),
+        "second": ("?\n", {"2.": 9.0}),
+        "third": ("2.", {" Who": 9.0, " When": 5.0}),
+    }
+    likes = dict(places.values())
+    for name, liked in changed.items():
+        likes[places[name][0]] = liked
+    return likes
+
+
+def reply(model: Told, cap: int | None = 2, max_tokens: int = 60) -> tuple[Generation, list[str]]:
+    heard: list[str] = []
+    made = model.generate([], max_tokens=max_tokens, grammar=ListGrammar(cap), on_text=heard.append)
+    assert "".join(heard) == made.text
+    return made, heard
+
+
+@pytest.mark.parametrize(
+    ("place", "nearest", "text"),
+    [
+        ("third", {" Who": 9.0, " When": 8.0}, "1. Who came?\n2. When came?"),
+        ("who", {" came": 9.0, " left": 8.0}, "1. Who came?\n2. Who left?"),
+        ("came", {"?": 9.0, " then": 8.0}, "1. Who came?\n2. Who came then?"),
+        ("asked", {"\n": 9.0, END: 8.0}, "1. Who came?"),
+    ],
+)
+def test_it_turns_where_another_way_was_nearest(place: str, nearest: dict[str, float], text: str) -> None:
+    model = Told(likes=told(**{place: nearest}))
+    made, _ = reply(model)
+    assert (made.text, made.finish_reason, made.constrained) == (text, "stop", True)
+    assert len(model.asked) == 1
+    assert model.generate([], max_tokens=12).text.count("Who came?") > 1  # as nothing holds it to a list
+
+
+def test_what_was_tried_is_not_tried_again() -> None:
+    """Both ways that come first lead to a line that is there."""
+    likes = told(who={" came": 9.0, " left": 8.5}, third={" Who": 9.0, " When": 7.0}, when={" came": 9.0})
+    likes["3."] = {" Who": 9.0, " When": 7.0}
+    likes["\n2. When came?\n"] = {"3.": 9.0}
+    likes["\n2. Who left?\n"] = {"3.": 9.0}
+    made, heard = reply(Told(likes=likes), cap=3)
+    assert made.text == "1. Who came?\n2. Who left?\n3. When came?"
+    assert heard[4:6] == ["\n2. Who left", "?"]  # the line was held back until it parted from the first
+
+
+def test_the_list_ends_where_there_is_nothing_else_to_ask() -> None:
+    only = {"": {"1.": 9.0}, ".": {" Who": 9.0}, " Who": {"?": 9.0}, "?": {"\n": 9.0}, "?\n": {"2.": 9.0}}
+    made, heard = reply(Told(likes=only), cap=None)
+    assert (made.text, made.finish_reason) == ("1. Who?", "stop")
+    assert "".join(heard) == "1. Who?"
+
+
+def test_the_list_ends_when_it_was_turned_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedc.backends.reply._TURNS", 0)
+    model = Told(likes=told())
+    made, _ = reply(model)
+    assert (made.text, made.finish_reason, model.asked) == ("1. Who came?", "stop", [])
+
+
+def test_what_was_taken_back_does_not_count() -> None:
+    made, _ = reply(Told(likes=told(who={" came": 9.0, " left": 8.0})))
+    pieces = ["1.", " Who", " came", "?", "\n", "2.", " Who", " left", "?"]
+    assert made.text == "".join(pieces)
+    assert made.usage.output_tokens - len(pieces) in (0, 1)  # and the token that ends it
+
+
+def test_a_reply_that_is_cut_is_cut_at_what_may_stand() -> None:
+    for most in range(1, 12):
+        made, _ = reply(Told(likes=told(who={" came": 9.0, " left": 8.0})), max_tokens=most)
+        assert made.usage.output_tokens <= most
+        assert "1. Who came?\n2. Who left?".startswith(made.text) or made.text.endswith("2. Who came")
+
+
+# -- real engines, a model that learnt to repeat itself
+
+
+@pytest.fixture(scope="module")
+def repeating(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from export.ship import Order, ship
+    from train.fitting.sft import train
+    from train.settings import TrainSettings
+
+    folder = tmp_path_factory.mktemp("repeating")
+    asked = ["How many apples are there?", "How much does it cost?", "Who came first?"]
+    rows = [
+        {"key": key_of(k), "id": k, "question": f"{asked[k]} And then?", "status": "decomposed", "over_cap": False,
+         "subquestions": [asked[k], asked[k], asked[k - 1], asked[k], asked[k - 1]]}
+        for k in range(3)
+    ]  # fmt: skip
+    data = write_rows(folder / "rows.jsonl", rows)
+    settings = TrainSettings(
+        from_scratch="nano", vocabulary=512, max_steps=100, batch_size=3, learning_rate=3e-3, threads=1,
+        max_subquestions=None,
+    )  # fmt: skip
+    model = train(data, folder / "nano", settings, print).folder
+    ship(model, folder / "bundle", Order(("gguf", "onnx"), quantizations="f16", gated=False), print)
+    return folder
+
+
+def questions() -> list[list[Message]]:
+    asked = ("How many apples are there?", "How much does it cost?", "Who came first?")
+    return [decompose_messages(f"{question} And then?", style="compact-1", cap=None) for question in asked]
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "llamacpp-batch", "onnx", "transformers"])
+def test_every_engine_asks_nothing_twice(engine: str, repeating: Path) -> None:
+    from edgedc.backends.transformers import TransformersBackend
+
+    if engine == "transformers":
+        backend = TransformersBackend(repeating / "nano", threads=1)
+    else:
+        format = "onnx" if engine == "onnx" else "gguf"
+        _, backend = open_backend(repeating / "bundle", format=format, threads=1)
+    freely = [backend.generate(messages, max_tokens=120).text for messages in questions()]
+    assert all(len(set(parse(text).texts)) == 2 < len(parse(text).texts) for text in freely)
+    if engine == "llamacpp-batch":
+        assert isinstance(backend, LlamaCppBackend)
+        made = list(backend.generate_many(questions() * 8, max_tokens=120, grammar=ListGrammar(5)))[:3]
+    else:
+        made = [backend.generate(m, max_tokens=120, grammar=ListGrammar(5)) for m in questions()]
+    backend.close()
+    for reply, free in zip(made, freely, strict=True):
+        assert isinstance(reply, Generation)
+        texts = parse(reply.text).texts
+        assert texts[0] == parse(free).texts[0]
+        assert len(set(texts)) == len(texts)
+        assert reply.constrained
