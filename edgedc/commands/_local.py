@@ -169,7 +169,7 @@ def model_options(command: Command) -> Command:
                 "--grammar/--no-grammar",
                 default=True,
                 show_default=True,
-                help='Admit only a numbered list of at most --max-subquestions, none of them twice, or "No decomposition".',
+                help='Admit only a list of at most --max-subquestions, none of them twice, or "No decomposition".',
             ),
         )
     ):
