@@ -1,6 +1,7 @@
 """The grammar admits what `render` writes, token by token, and no text that is not a list when it ends."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -45,7 +46,9 @@ def admitted(cap: int | None, pieces: Iterable[str]) -> Admitted | None:
 
 
 def repeating(texts: list[str]) -> bool:
-    """Whether one asks, up to a question mark or its end, what one before it asks."""
+    """Whether one asks, up to a question mark or its end, what one before it asks; or has a word three times."""
+    if any(max(Counter(text.split()).values(), default=0) > 2 for text in texts):
+        return True
     plain = [text.casefold() for text in texts]
     begun = [{text[: k + 1] for k, letter in enumerate(text) if letter == "?"} | {text} for text in plain]
     return any(begun[k] & set(plain[:k]) for k in range(len(plain)))
@@ -152,6 +155,21 @@ def test_a_line_that_is_there_is_seen_where_it_ends(pieces: list[str], repeats: 
     now = admitted(None, pieces)
     assert now is not None
     assert now.repeats is repeats
+
+
+@pytest.mark.parametrize(
+    ("text", "goes_on"),
+    [
+        ("1. Is it a ping ping", True),
+        ("1. Is it a ping ping ping", False),
+        ("1. Is it of the day of the day of the", True),
+        ("1. Is it of the day of the day of the day", False),
+        ("1. Is it 5 + 5 + 5 + 5", True),
+        ("1. Who?\n2. Is it a ping ping ping", False),
+    ],
+)
+def test_a_line_does_not_go_in_circles(text: str, goes_on: bool) -> None:
+    assert (admitted(None, re.findall(r"\S+\s*", text)) is not None) is goes_on
 
 
 def test_a_list_of_none_is_no_list() -> None:

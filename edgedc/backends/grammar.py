@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from edgedc.decomposition import NOT_NEEDED, parse
 
 _DIGIT = re.compile(r"\d")
+_LETTER = re.compile(r"[^\W\d_]")
+_PHRASE = 8  # words
 
 
 @dataclass(frozen=True)
 class ListGrammar:
     """What `render` writes, one subquestion a line: `1. ...`, at most `cap` of them (None: no limit), none of them
-    twice; or `No decomposition`."""
+    twice, and no few words three times running; or `No decomposition`."""
 
     cap: int | None = None
 
@@ -105,9 +107,18 @@ class Admitted:
         """Whether the line that is being written begins one that `render` writes."""
         if not self._is_item():
             return self._mark.startswith(self.line) or (not self.count and NOT_NEEDED.startswith(self.line))
-        words = " ".join(self.line.split())
-        if self.line not in (words, words + " "):
+        listed = self.line.split()
+        words = " ".join(listed)
+        if self.line not in (words, words + " ") or _circles(listed):
             return False
         if self.count or self.cap is None or not _DIGIT.search(words, len(self._mark)):
             return True
         return len(parse(words).subquestions) <= self.cap  # a first line may read as a list by itself: 1. Who? 2. When?
+
+
+def _circles(words: list[str]) -> bool:
+    """Whether they end in the same few words three times running, as small models go on saying. Sums may: 5 + 5 + 5."""
+    for n in range(1, min(_PHRASE, len(words) // 3) + 1):
+        if words[-n:] == words[-2 * n : -n] == words[-3 * n : -2 * n] and any(map(_LETTER.search, words[-n:])):
+            return True
+    return False
