@@ -293,7 +293,9 @@ def test_over_a_real_socket_nothing_is_asked_twice(tmp_path: Path) -> None:
     def run(url: str) -> Results:
         solver = solvers.enter_context(closing(OpenAISolver(MODEL, url)))
         backend = ScriptedBackend([render(problem.decomposition) for problem in known])
-        near = local_system("local", backend, Manifest("bundle", "student", "tiny", "S_D-T"), ["abc"], "static")
+        manifest = Manifest("bundle", "student", "tiny", "S_D-T")
+        decomposer = Decomposer(backend.name, "local", backend.generate, manifest.prompt_style)
+        near = local_system("local", decomposer, manifest, ["abc"], "static")
         far = remote_system(solver, PRICE, solver.url, "static")
         provider = Provider(solver, PRICE, solver.url)
         examples = load_examples(Selection(split="test", limit=count))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgedc.bundle import Manifest
-from edgedc.generation import Backend, Solver
+from edgedc.generation import Solver
 from edgedc.ledger import Price
 from edgedc.pipeline import Asked, Decomposer
 
@@ -37,8 +37,7 @@ def remote_system(solver: Solver, price: Price, url: str, mode: Asked) -> System
     return System("remote", mode, decomposer, f"{solver.model} at {url}", price)
 
 
-def local_system(name: str, backend: Backend, manifest: Manifest, weights: Sequence[str], mode: Asked) -> System:
-    """A backend with the prompt that its model was trained on. `weights` are the sha256 of its files."""
-    decomposer = Decomposer(backend.name, "local", backend.generate, manifest.prompt_style, manifest.max_subquestions)
+def local_system(name: str, decomposer: Decomposer, manifest: Manifest, weights: Sequence[str], mode: Asked) -> System:
+    """A decomposer on this device, as `edgedc decompose` runs it. `weights` name it: hashes of its files."""
     # the same weights in two engines, or behind another chat template, are not the same decomposer
-    return System(name, mode, decomposer, " ".join([backend.name, manifest.chat_template_sha256 or "", *weights]))
+    return System(name, mode, decomposer, " ".join([decomposer.name, manifest.chat_template_sha256 or "", *weights]))

@@ -4,14 +4,14 @@ import itertools
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import click
 
-from edgedc.backends import ENGINES, Choice, Engine, choose, open_choice
+from edgedc.backends import ENGINES, Choice, Engine, choose
 from edgedc.bench.cost import CostSettings
 from edgedc.bench.load import Limits, Load
 from edgedc.bench.network import network_of, through
@@ -21,7 +21,7 @@ from edgedc.bench.systems import BASELINES, System, local_system, remote_system
 from edgedc.bundle import MANIFEST
 from edgedc.catalogue import find_model
 from edgedc.commands._bench_report import write_report
-from edgedc.commands._local import AUTO, default_model
+from edgedc.commands._local import AUTO, Local, Settings, default_model
 from edgedc.commands._solver import recording_in
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
 from edgedc.flags import flag, flags
@@ -170,9 +170,10 @@ def _open_locals(
     systems = []
     for choice in choices:
         name = _name(choice, several=len(folders) > 1)
-        click.echo(f"{name}: {choice.folder} {choice.note or choice.measured}".rstrip(), err=True)
-        backend = stack.enter_context(closing(open_choice(choice)))
-        systems.append(local_system(name, backend, choice.manifest, choice.identity(), mode))
+        click.echo(f"{name}: {choice.folder} {choice.measured}".rstrip(), err=True)
+        local = Local(choice, Settings(), choice.manifest.max_subquestions)
+        decomposer = stack.enter_context(local.decomposer())
+        systems.append(local_system(name, decomposer, choice.manifest, [local.key], mode))
     return systems
 
 
