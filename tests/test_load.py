@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from edgedc.backends.greedy import one_by_one
 from edgedc.bench.load import Limits, Load, served
 from edgedc.bench.metrics import Record, record_from
 from edgedc.bench.network import PROFILES, Network, network_of, through
@@ -31,9 +33,10 @@ from edgedc.bench.systems import System
 from edgedc.cli import cli
 from edgedc.errors import InputError, SolverReply
 from edgedc.files import read_rows
-from edgedc.generation import Generation, Message
+from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Budget, Price, Usage, find_price
 from edgedc.pipeline import Decomposer
+from edgedc.server.together import together
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.openai import OpenAISolver, most_tokens
 from edgedc.solvers.simulated import MODEL, simulated_server
@@ -193,15 +196,15 @@ def test_at_a_given_concurrency_the_calls_overlap(tmp_path: Path) -> None:
 def test_the_wait_for_a_local_models_turn_is_part_of_the_latency(tmp_path: Path) -> None:
     at_work: list[int] = []
 
-    def generate(messages: Sequence[Message], *, max_tokens: int) -> Generation:
+    def generate(messages: Sequence[Message], *, max_tokens: int, on_text: OnText | None = None) -> Generation:
         at_work.append(1)
         assert len(at_work) == 1
         time.sleep(0.3)
         at_work.pop()
         return Generation("1. How many?\n2. And then?", Usage(30, 11), 0.1, 0.3, "stop")
 
-    local = System("local", "static", Decomposer("local", "local", generate, "compact-1"), identity="x")
-    with server(lambda k: say(0.1)) as made:
+    with server(lambda k: say(0.1)) as made, together(partial(one_by_one, generate)) as in_turn:
+        local = System("local", "static", Decomposer("local", "local", in_turn, "compact-1"), identity="x")
         bench(tmp_path, made.url, 3, local, load=Load(concurrency=3))
     made_ = sorted(records(tmp_path), key=lambda record: record.seconds)
     assert [record.turn_s for record in made_] == pytest.approx([0, 0.3, 0.6], abs=2 * SLACK)

@@ -165,20 +165,17 @@ def _wall(records: Sequence[Record], load: Load) -> float:
 
 
 class Turn:
-    """A model on this device that answers one question at a time: one asker's place in its queue.
+    """A model on this device that many ask at a time: one asker, who waited for `waited_s` until it was his turn."""
 
-    All who ask share the `lock`; `waited_s` is this one's wait.
-    """
-
-    def __init__(self, generate: Generate, lock: threading.Lock) -> None:
+    def __init__(self, generate: Generate) -> None:
         self.waited_s = 0.0
-        self._generate, self._lock = generate, lock
+        self._generate = generate
 
     def generate(self, *given: Any, **how: Any) -> Generation:
         asked = time.monotonic()
-        with self._lock:
-            self.waited_s += time.monotonic() - asked
-            return self._generate(*given, **how)
+        made = self._generate(*given, **how)
+        self.waited_s += max(0.0, time.monotonic() - asked - made.total_s)
+        return made
 
 
 def spread(

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -131,9 +130,9 @@ def run_bench(
     """Put every question to every system, and write the results to `output` and the raw rows beside it.
 
     One at a time, the systems take turns on each question, so that a slow hour of the machine or the network falls on
-    all of them; under any other `load` each system has it to itself, one after the other. A local model answers one
-    question at a time: the wait for its turn is part of what a question takes. `network` is what the provider's solver
-    is reached through, for the record.
+    all of them; under any other `load` each system has it to itself, one after the other. What a
+    question waits for a local model is part of what it takes; several threads ask that then, and it must take them.
+    `network` is what the provider's solver is reached through, for the record.
 
     Rows that are already there are not asked for again; failed ones are. A failure of one question is a row of its own
     and the bench goes on; after MAX_FAILURES in a row, of all systems or of one, and where nothing else came, it
@@ -245,14 +244,14 @@ def _key(system: System, example: Example, provider: Provider, max_tokens: int, 
 
 
 class _Asking:
-    """How questions are asked in one sitting of a bench. Local models share one queue: the systems work in turn."""
+    """How questions are asked in one sitting of a bench."""
 
     def __init__(
         self, provider: Provider, score: Callable[[str, Example], bool], max_tokens: int, circumstances: str
     ) -> None:
         self.circumstances = circumstances
         self._provider, self._score, self._max_tokens = provider, score, max_tokens
-        self._sitting, self._local = secrets.token_hex(4), threading.Lock()
+        self._sitting = secrets.token_hex(4)
 
     def measure(
         self, part: Sequence[tuple[System, Example]], began: float, number: int, intended: float
@@ -260,7 +259,7 @@ class _Asking:
         """A question's row, and the error in it. It was meant to be asked at `intended`, of time.monotonic."""
         started, (system, example) = time.monotonic(), part[number]
         decomposer = system.decomposer
-        turn = Turn(decomposer.generate, self._local) if decomposer and decomposer.where == "local" else None
+        turn = Turn(decomposer.generate) if decomposer and decomposer.where == "local" else None
         record = Record(
             system.name,
             example.id,

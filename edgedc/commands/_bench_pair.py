@@ -28,6 +28,7 @@ from edgedc.flags import flag, flags
 from edgedc.ledger import Budget, Price, find_price
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Asked
+from edgedc.server.together import together
 from edgedc.solvers.openai import OpenAISolver, decomposer_keys, host_of, open_solver, server_of
 from edgedc.solvers.replay import RecordingSolver
 from edgedc.tasks import Selection, find_task, load_examples
@@ -172,7 +173,9 @@ def _open_locals(
         name = _name(choice, several=len(folders) > 1)
         click.echo(f"{name}: {choice.folder} {choice.measured}".rstrip(), err=True)
         local = Local(choice, Settings(), choice.manifest.max_subquestions)
-        decomposer = stack.enter_context(local.decomposer())
+        alone = stack.enter_context(local.decomposer())
+        # what is asked at the same time is worked on together, as  edgedc serve  does
+        decomposer = replace(alone, generate=stack.enter_context(together(alone.generate_as_they_come)))
         systems.append(local_system(name, decomposer, choice.manifest, [local.key], mode))
     return systems
 

@@ -23,9 +23,11 @@ def together(run: Run) -> Iterator[Generate]:
     worker = _Worker(run)
     thread = threading.Thread(target=worker.work, name="edgedc-decomposer", daemon=True)
     thread.start()
-    yield worker.generate
-    worker.end()
-    thread.join()
+    try:
+        yield worker.generate
+    finally:
+        worker.end()
+        thread.join()
 
 
 class _Broken(EdgedcError):
