@@ -58,6 +58,11 @@ class Admitted:
         return whole and ("\n" in self.text or parse(self.text).status != "unparsed")
 
     @property
+    def asks(self) -> bool:
+        """Whether what follows is part of a subquestion, and not of the mark before it."""
+        return len(self.line) >= len(self._mark) - 1
+
+    @property
     def is_old(self) -> bool:
         """Whether the line, as it stands, asks what an earlier one does."""
         return self._asks() in self.asked

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _HALF = "\ufffd"  # what bytes that are no whole character are decoded to
 _FEW = 64
+_NEAREST = 8
 _TURNS = 16  # times that a reply is turned from what it has asked already; after that its list ends
 _FAR = -7.0  # log of how likely a way is, against the one that was taken: what is less likely is no way
 
@@ -93,10 +94,11 @@ class Reply:
             taken = tokens[place : place + 1]
             old = {*taken, *self._refused.get(place, ())}
             best = max(float(row[token]) for token in old)
-            if place > first:
-                others = list(itertools.islice(_likeliest_first(row), _FEW))
-            else:  # above this line nothing can be taken back, but the list may end there
-                others = [*self._ends] if self._text == above else []
+            others: Iterable[int] = ()
+            if place == first:  # above this line nothing can be taken back, but the list may end there
+                others = self._ends if self._text == above else ()
+            elif self._admitted and self._admitted.asks:
+                others = itertools.islice(_likeliest_first(row), _NEAREST)
             other = next((token for token in others if token not in old and self._leads_on(token)), None)
             if other is not None and (near := lost + float(row[other]) - best) > _FAR:
                 ways.append((near, place, other))
