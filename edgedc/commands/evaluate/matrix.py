@@ -14,8 +14,8 @@ from edgedc.bench.recorded import DECOMPOSERS, read_recordings
 from edgedc.bench.sources import words_of
 from edgedc.commands._local import Settings
 from edgedc.commands._solver import Solving, opened
-from edgedc.commands._systems import Decomposers
 from edgedc.commands.evaluate import evaluated, run_in
+from edgedc.commands.evaluate.systems import Decomposers
 from edgedc.errors import BudgetError, EdgedcError, InputError
 from edgedc.files import RowWriter
 from edgedc.pipeline import Mode

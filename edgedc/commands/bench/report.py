@@ -14,7 +14,7 @@ from edgedc.bench.pair import Results, results_from, rows_beside
 from edgedc.bench.report import render
 from edgedc.bundle import read_manifest
 from edgedc.catalogue import find_model
-from edgedc.commands._bench_cost import joules_in
+from edgedc.commands.bench.cost import joules_in
 from edgedc.errors import InputError
 from edgedc.files import read_object, read_rows, read_text, write_text
 from edgedc.flags import flags

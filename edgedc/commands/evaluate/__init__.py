@@ -19,7 +19,7 @@ from edgedc.bench.systems import System
 from edgedc.commands._batch import Progress
 from edgedc.commands._local import Settings, model_options
 from edgedc.commands._solver import Opened, Solving, opened, wanted
-from edgedc.commands._systems import NAMES, Decomposers
+from edgedc.commands.evaluate.systems import NAMES, Decomposers
 from edgedc.errors import BudgetError, InputError, SolverError
 from edgedc.files import Row, RowWriter
 from edgedc.flags import flags
@@ -85,12 +85,12 @@ def command(
     """
     settings = Settings(**options)
     if matrix:
-        from edgedc.commands._matrix import run_matrix
+        from edgedc.commands.evaluate.matrix import run_matrix
 
         run_matrix(matrix, settings, solving, timing, output, as_json=as_json)
         return
     if solving.replay and solving.replay.is_dir():
-        from edgedc.commands._recorded import show_recorded
+        from edgedc.commands.evaluate.recorded import show_recorded
 
         named = decomposers or (("local",) if settings.model else ())
         show_recorded(solving.replay, selection, settings, named, as_json=as_json)

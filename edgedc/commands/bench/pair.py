@@ -20,9 +20,9 @@ from edgedc.bench.screen import show
 from edgedc.bench.systems import BASELINES, System, local_system, remote_system
 from edgedc.bundle import MANIFEST
 from edgedc.catalogue import find_model
-from edgedc.commands._bench_report import write_report
 from edgedc.commands._local import AUTO, Local, Settings, default_model
 from edgedc.commands._solver import recording_in
+from edgedc.commands.bench.report import write_report
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
 from edgedc.flags import flag, flags
 from edgedc.ledger import Budget, Price, find_price

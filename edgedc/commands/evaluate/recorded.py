@@ -27,8 +27,8 @@ from edgedc.bench.recorded_tables import (
 from edgedc.bench.sources import words_of
 from edgedc.bench.table import Cell, table
 from edgedc.commands._local import Settings
-from edgedc.commands._systems import Decomposers
 from edgedc.commands.evaluate import Evaluated, evaluated
+from edgedc.commands.evaluate.systems import Decomposers
 from edgedc.errors import InputError
 from edgedc.files import Row
 from edgedc.tasks import Example, Selection, load_examples
