@@ -80,16 +80,13 @@ base: $(INSTALLED)  ## pre-train the demo's base model again: 75 minutes on one 
 DATA ?= $(or $(EDGEDC_DATA),../shared/data)
 REAL := --gsm8k $(DATA)/gsm8k/train_socratic.jsonl --strategyqa $(DATA)/strategyqa/train.json
 
-model: $(INSTALLED)  ## make a decomposer from $(DATA), the model named default: two and a half hours on one core; resumes
+model: $(INSTALLED)  ## make a decomposer from $(DATA), the model named default: two and a quarter hours on one core; resumes
 	$(BIN)/python -m train.corpus build/base.jsonl --count 95000 --seed 1 $(REAL) --gsm8k-share 0.55 --strategyqa-share 0.08 \
 		--hops-share 0.05 --microworld-share 0.05 --worked-share 0.1 --reworded-share 0.6 --document-share 0.4
 	test -d build/box-base || $(BIN)/edgedc train --recipe box-base build/base.jsonl build/box-base
 	$(BIN)/python -m train.corpus build/middle.jsonl --count 150000 --seed 3 $(REAL) --gsm8k-share 0.65 --strategyqa-share 0.12 \
 		--hops-share 0.04 --microworld-share 0.04 --worked-share 0.03 --reworded-share 0.4 --document-share 0.15
-	test -d build/box-middle || $(BIN)/edgedc train --recipe box-middle build/middle.jsonl build/box-middle
-	$(BIN)/python -m train.corpus build/fit.jsonl --count 34000 --seed 2 $(REAL) --gsm8k-share 0.8 --strategyqa-share 0.12 \
-		--hops-share 0 --microworld-share 0 --worked-share 0 --reworded-share 0.25
-	test -d build/box || $(BIN)/edgedc train --recipe box build/fit.jsonl build/box
+	test -d build/box || $(BIN)/edgedc train --recipe box build/middle.jsonl build/box
 	$(BIN)/python -m train.corpus build/check.jsonl --count 300 --seed 9 --hops-share 0.1 --microworld-share 0.1 --worked-share 0
 	$(BIN)/edgedc export --recipe box --prompts build/check.jsonl build/box edgedc/models/default
 	rm -rf edgedc/models/default-weights && cp -r build/box edgedc/models/default-weights

@@ -180,31 +180,26 @@ def recorded_lines(data: Path, items: list[Item]) -> Iterator[Line]:
 
 
 def model_lines(path: Path, sets: dict[str, list[Item]], threads: int | None) -> Iterator[Line]:
-    """As `edgedc decompose` runs it, held to a list that asks nothing twice, and as it is by itself."""
-    with opened(path, threads) as (decomposer, name):
-        free = replace(decomposer, name=f"{name}, --no-grammar")
-        held = replace(
-            decomposer, name=name, generate=partial(decomposer.generate, grammar=ListGrammar(decomposer.cap))
-        )
+    with opened(path, threads) as ways:
         for of, items in sets.items():
-            for way in (held, free):
+            for way in ways:
                 print(f"{way.name}: {of}, {len(items)} questions", file=sys.stderr)
                 scores, generations = asked(way, items)
                 yield Line(of, way.name, summarise(scores), cost(generations))
 
 
 @contextmanager
-def opened(path: Path, threads: int | None) -> Iterator[tuple[Decomposer, str]]:
-    """A bundle or model folder as a decomposer, and what it is called in tables."""
+def opened(path: Path, threads: int | None) -> Iterator[tuple[Decomposer, Decomposer]]:
+    """A bundle or model folder as a decomposer, named as in tables: as `edgedc decompose` runs it, held to a list that
+    asks nothing twice, and as it is by itself."""
     choice = choose(find_model(path))
     backend = open_choice(choice, threads=threads)
     manifest = choice.manifest
     style, cap = manifest.prompt_style, manifest.max_subquestions
+    name = f"{manifest.name} ({backend.name})"
+    free = Decomposer(f"{name}, --no-grammar", "local", backend.generate, style, cap, MAX_TOKENS_DECOMPOSE)
     try:
-        yield (
-            Decomposer(backend.name, "local", backend.generate, style, cap, MAX_TOKENS_DECOMPOSE),
-            f"{manifest.name} ({backend.name})",
-        )
+        yield replace(free, name=name, generate=partial(backend.generate, grammar=ListGrammar(cap))), free
     finally:
         backend.close()
 

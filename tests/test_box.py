@@ -1,4 +1,4 @@
-"""The decomposer that `make model` puts in the box: small, offline, and what its manifest says."""
+"""The decomposer in the box: small, offline, and what its manifest says."""
 
 import json
 import shutil
@@ -14,9 +14,6 @@ from edgedc.decomposition import parse
 from edgedc.workshop import workshop
 
 ROBE = "A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?"
-pytestmark = pytest.mark.skipif(
-    not find_model(Path(BOX)).is_dir(), reason="no decomposer ships yet; `make model` makes one in this checkout"
-)
 LARGEST = 24_000_000  # bytes of what ships of it
 # Whoever asks for an address beyond this machine ends the program: nothing of it may need one.
 OFFLINE = """
