@@ -42,7 +42,7 @@ from edgedc.backends.greedy import physical_cores
 from edgedc.machine import cpu_model
 
 RESULT = Path(__file__).parent / "results" / "decoding_speed.json"
-OWN = Path(edgedc.__file__).parent / "models" / "demo-base"
+OWN = Path(edgedc.__file__).parent / "models" / "default"
 BEGUN = 4  # times that edgedc and the bare loop are
 # What the ratios are to be on two quiet cores: (at least or at most, figure)
 LIMITS = {
@@ -192,7 +192,7 @@ def summary(values: list[float]) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--model", type=Path, default=OWN, help="a bundle, or a model folder (default: the demo's base)"
+        "--model", type=Path, default=OWN, help="a bundle, or a model folder (default: the one in the box)"
     )
     parser.add_argument("--quantization", default="q4_0", help="of the random model (default: q4_0)")
     parser.add_argument("--model-quantization", default="q8_0", help="of a model folder (default: q8_0)")
