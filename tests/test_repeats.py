@@ -11,7 +11,9 @@ from edgedc.backends import open_backend
 from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.greedy import GreedyBackend
 from edgedc.backends.llamacpp import LlamaCppBackend
+from edgedc.backends.reply import Reply
 from edgedc.decomposition import parse
+from edgedc.errors import EdgedcError
 from edgedc.files import key_of
 from edgedc.generation import Generation, Message
 from edgedc.prompts import decompose_messages
@@ -194,3 +196,23 @@ def test_every_engine_asks_nothing_twice(engine: str, repeating: Path) -> None:
         assert texts[0] == parse(free).texts[0]
         assert len(set(texts)) == len(texts)
         assert reply.constrained
+
+
+def test_who_stops_listening_at_a_turn_stops_nobody_else(repeating: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a batch; what is heard first of a turned line is said while it is turned."""
+    _, backend = open_backend(repeating / "bundle", format="gguf", threads=1)
+    alone = [backend.generate(messages, max_tokens=120, grammar=ListGrammar(5)).text for messages in questions()]
+    turn, turned = Reply.turn, []
+
+    def gone_at_first(self: Reply, rows: "np.typing.NDArray[np.floating]") -> int | None:
+        turned.append(self)
+        if self is turned[0]:
+            raise EdgedcError("nobody hears it any more")
+        return turn(self, rows)
+
+    monkeypatch.setattr(Reply, "turn", gone_at_first)
+    made = list(backend.generate_many(questions(), max_tokens=120, grammar=ListGrammar(5)))
+    backend.close()
+    assert [isinstance(reply, EdgedcError) for reply in made].count(True) == 1
+    kept = [(reply.text, text) for reply, text in zip(made, alone, strict=True) if isinstance(reply, Generation)]
+    assert all(text == other for text, other in kept)

@@ -58,22 +58,22 @@ class Admitted:
         return whole and ("\n" in self.text or parse(self.text).status != "unparsed")
 
     @property
-    def asks(self) -> bool:
+    def in_item(self) -> bool:
         """Whether what follows is part of a subquestion, and not of the mark before it."""
         return len(self.line) >= len(self._mark) - 1
 
     @property
     def is_old(self) -> bool:
         """Whether the line, as it stands, asks what an earlier one does."""
-        return self._asks() in self.asked
+        return self._question() in self.asked
 
     @property
     def may_be_old(self) -> bool:
         """Whether the line may still become an earlier one."""
         if len(self.line) <= len(self._mark):
             return self.count > 0
-        asks = self._asks()
-        return any(old.startswith(asks) for old in self.asked)
+        begun = self._question()
+        return any(old.startswith(begun) for old in self.asked)
 
     def take(self, piece: str) -> "Admitted | None":
         """The text with this behind it, up to where that finishes it; None where it is not admitted."""
@@ -85,7 +85,7 @@ class Admitted:
                     return None
                 if now.is_old:
                     return replace(now, repeats=True)
-                now = Admitted(now.cap, now.text, now.count + 1, finished=last, asked=now.asked | {now._asks()})
+                now = Admitted(now.cap, now.text, now.count + 1, finished=last, asked=now.asked | {now._question()})
             if now.finished:
                 return now
             now = Admitted(now.cap, now.above, now.count, now.line + part, asked=now.asked)
@@ -101,7 +101,7 @@ class Admitted:
     def _mark(self) -> str:
         return f"{self.count + 1}. "
 
-    def _asks(self) -> str:
+    def _question(self) -> str:
         return self.line[len(self._mark) :].rstrip(" ").casefold()
 
     def _is_item(self) -> bool:

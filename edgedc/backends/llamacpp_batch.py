@@ -146,7 +146,12 @@ class Batch:
         start = len(prompt.ids) + reply.line - 2
         ids = [*prompt.ids, *reply.tokens]
         rows = self._context.all_scores(sequence, ids, start=start, cells=prompt.cells)
-        if reply.turn(rows) is None:
+        try:
+            token = reply.turn(rows)
+        except EdgedcError as error:  # of whoever hears it: the others go on
+            self._end(sequence, error)
+            return
+        if token is None:
             self._end(sequence)
             return
         ids = [*prompt.ids, *reply.tokens]

@@ -97,7 +97,7 @@ class Reply:
             others: Iterable[int] = ()
             if place == first:  # above this line nothing can be taken back, but the list may end there
                 others = self._ends if self._text == above else ()
-            elif self._admitted and self._admitted.asks:
+            elif self._admitted and self._admitted.in_item:
                 others = itertools.islice(_likeliest_first(row), _NEAREST)
             other = next((token for token in others if token not in old and self._leads_on(token)), None)
             if other is not None and (near := lost + float(row[other]) - best) > _FAR:

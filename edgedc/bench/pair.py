@@ -130,9 +130,9 @@ def run_bench(
     """Put every question to every system, and write the results to `output` and the raw rows beside it.
 
     One at a time, the systems take turns on each question, so that a slow hour of the machine or the network falls on
-    all of them; under any other `load` each system has it to itself, one after the other. What a
-    question waits for a local model is part of what it takes; several threads ask that then, and it must take them.
-    `network` is what the provider's solver is reached through, for the record.
+    all of them; under any other `load` each system has it to itself, one after the other. What a question waits for a
+    local model is part of what it takes; several threads ask that then, and it must take them. `network` is what the
+    provider's solver is reached through, for the record.
 
     Rows that are already there are not asked for again; failed ones are. A failure of one question is a row of its own
     and the bench goes on; after MAX_FAILURES in a row, of all systems or of one, and where nothing else came, it
