@@ -27,6 +27,7 @@ from llamacpp_contenders import (
     decode_edgedc,
     decode_transformers,
     memory,
+    open_at_work,
     open_bare,
     open_edgedc,
     open_transformers,
@@ -97,9 +98,9 @@ def measure_decoding(subject: Subject) -> Figures:
     begun anew several times.
     """
     ways: dict[str, tuple[Callable[[Subject], None], Callable[[Subject], float]]] = {
-        "edgedc": (open_edgedc, decode_edgedc),
+        "edgedc": (open_at_work, decode_edgedc),
         "bare loop": (open_bare, decode_bare),
-        "bare loop, file mapped": (partial(open_bare, mapped=True), decode_bare),
+        "bare loop, file read": (partial(open_bare, mapped=False), decode_bare),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(BEGUN):
@@ -112,7 +113,7 @@ def measure_decoding(subject: Subject) -> Figures:
     ratios = {"decode: edgedc / bare loop, tokens/s": ratio(rates["edgedc"], rates["bare loop"])}
     figures = {f"{name}, tokens/s": summary(made) for name, made in rates.items()}
     if subject.source:
-        ours, theirs = Process(open_edgedc, subject), Process(open_transformers, subject)
+        ours, theirs = Process(open_at_work, subject), Process(open_transformers, subject)
         turns = {"ours": partial(ours, decode_edgedc), "theirs": partial(theirs, decode_transformers)}
         made = in_turns(turns, subject.runs)
         figures["transformers bf16, tokens/s"] = summary(made["theirs"])

@@ -43,6 +43,16 @@ def open_edgedc(subject: "Subject") -> None:
     _held["backend"] = LlamaCppBackend(subject.gguf, chat=chat, threads=subject.threads)
 
 
+def open_at_work(subject: "Subject") -> None:
+    """Opened, and so long at work that it has moved the model's weights into huge pages, where there are any."""
+    open_edgedc(subject)
+    while True:
+        for ids in prompts(subject):
+            complete(subject, ids)
+        if not _held["backend"]._context.movable:
+            return
+
+
 def decode_edgedc(subject: "Subject") -> float:
     """Tokens/s from the first token of a reply to its last, held to a list."""
     backend = _held["backend"]
@@ -132,8 +142,9 @@ def memory(subject: "Subject") -> dict[str, float]:
     return {"peak": peak, "file": file, "cache": cache, "above": peak - file - cache}
 
 
-def open_bare(subject: "Subject", *, mapped: bool = False) -> None:
-    """llama.cpp with nothing around it, set as edgedc sets it, or with the file mapped: in memory twice, then."""
+def open_bare(subject: "Subject", *, mapped: bool = True) -> None:
+    """llama.cpp with nothing around it, and the file mapped as it does by itself (what it rearranges is in memory twice
+    then), or read as edgedc has it."""
     import llama_cpp
 
     from edgedc.backends.gguf_header import check_header

@@ -11,7 +11,7 @@ from edgedc.backends import open_backend
 from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.greedy import GreedyBackend
 from edgedc.backends.llamacpp import LlamaCppBackend
-from edgedc.backends.reply import Reply
+from edgedc.backends.reply import Reply, Turned
 from edgedc.decomposition import parse
 from edgedc.errors import EdgedcError
 from edgedc.files import key_of
@@ -29,7 +29,6 @@ class Told(GreedyBackend):
     def __init__(self, *, likes: dict[str, dict[str, float]]) -> None:
         self._likes = likes
         self.pieces = sorted({END, *(piece for some in likes.values() for piece in some)})
-        self.asked: list[int] = []  # rows of scores, each time that a line was looked at
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         return [0]
@@ -49,8 +48,7 @@ class Told(GreedyBackend):
         return np.array([likes.get(piece, -50.0) for piece in self.pieces], np.float32)
 
     def logits(self, ids: Sequence[int], *, start: int) -> "np.typing.NDArray[np.float32]":
-        self.asked.append(len(ids) - start)
-        return np.stack([self.row(ids[: k + 1]) for k in range(start, len(ids))])
+        raise NotImplementedError
 
     def scores(self, ids: list[int], max_tokens: int) -> "Generator[np.typing.NDArray[np.float32], int, None]":
         while True:
@@ -99,7 +97,6 @@ def test_it_turns_where_another_way_was_nearest(place: str, nearest: dict[str, f
     model = Told(likes=told(**{place: nearest}))
     made, _ = reply(model)
     assert (made.text, made.finish_reason, made.constrained) == (text, "stop", True)
-    assert len(model.asked) == 1
     assert model.generate([], max_tokens=12).text.count("Who came?") > 1  # as nothing holds it to a list
 
 
@@ -123,9 +120,8 @@ def test_the_list_ends_where_there_is_nothing_else_to_ask() -> None:
 
 def test_the_list_ends_when_it_was_turned_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgedc.backends.reply._TURNS", 0)
-    model = Told(likes=told())
-    made, _ = reply(model)
-    assert (made.text, made.finish_reason, model.asked) == ("1. Who came?", "stop", [])
+    made, _ = reply(Told(likes=told()))
+    assert (made.text, made.finish_reason) == ("1. Who came?", "stop")
 
 
 def test_what_was_taken_back_does_not_count() -> None:
@@ -202,15 +198,15 @@ def test_who_stops_listening_at_a_turn_stops_nobody_else(repeating: Path, monkey
     """In a batch; what is heard first of a turned line is said while it is turned."""
     _, backend = open_backend(repeating / "bundle", format="gguf", threads=1)
     alone = [backend.generate(messages, max_tokens=120, grammar=ListGrammar(5)).text for messages in questions()]
-    turn, turned = Reply.turn, []
+    turn, turned = Reply._turn, []
 
-    def gone_at_first(self: Reply, rows: "np.typing.NDArray[np.floating]") -> int | None:
+    def gone_at_first(self: Reply) -> Turned | None:
         turned.append(self)
         if self is turned[0]:
             raise EdgedcError("nobody hears it any more")
-        return turn(self, rows)
+        return turn(self)
 
-    monkeypatch.setattr(Reply, "turn", gone_at_first)
+    monkeypatch.setattr(Reply, "_turn", gone_at_first)
     made = list(backend.generate_many(questions(), max_tokens=120, grammar=ListGrammar(5)))
     backend.close()
     assert [isinstance(reply, EdgedcError) for reply in made].count(True) == 1

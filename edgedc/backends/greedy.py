@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.marks import Marks
-from edgedc.backends.reply import REPEATS, Reply
+from edgedc.backends.reply import TURNED, Reply
 from edgedc.errors import ContextError, EdgedcError, InputError
 from edgedc.generation import Generation, Message, OnText, Request
 
@@ -112,15 +112,12 @@ class GreedyBackend(ABC):
         token = reply.take(next(steps))
         cached = self._reused
         while token is not None:
-            if token is not REPEATS:
+            if token is TURNED:
+                steps.close()
+                steps = self.scores([*ids, *reply.tokens], max_tokens - len(reply.tokens))
+                token = reply.take(next(steps))
+            else:
                 token = reply.take(steps.send(token))
-                continue
-            steps.close()
-            rows = self.logits([*ids, *reply.tokens], start=len(ids) + reply.line - 2)
-            if reply.turn(rows) is None:
-                break
-            steps = self.scores([*ids, *reply.tokens], max_tokens - len(reply.tokens))
-            token = reply.take(next(steps))
         return reply.generation(cached=cached)
 
     def generate_many(

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedc.backends import llamacpp_log
+from edgedc.backends import huge_pages, llamacpp_log
 from edgedc.backends.chat import ChatTemplate
 from edgedc.backends.gguf_header import check_adapter, check_header
 from edgedc.backends.grammar import ListGrammar
@@ -53,7 +53,7 @@ def model_params(file_type: int = 0) -> "llama_cpp.llama_model_params":
     if params.use_extra_bufts and file_type not in _UNQUANTISED:
         # Quantised weights are copied into an order that this CPU computes faster with. Read into it and not by way of
         # a mapping of the file, they are in memory once and not twice. (A mapping may lie in larger pages, and be some
-        # percent faster for it: benchmarks/decoding_speed.py shows both.)
+        # percent faster for it; these weights are moved into such pages where a model goes on working.)
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     return params
 
@@ -90,9 +90,11 @@ class LlamaCppBackend(GreedyBackend):
         self._batching = False
         llamacpp_log.forget()
         params = model_params(metadata.get("general.file_type", 0))
+        before = huge_pages.anonymous_memory()
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise InputError(f"{path}: llama.cpp cannot load it: {llamacpp_log.said()}")
+        weights = huge_pages.pages_since(before)
         try:
             self._vocab = LlamaVocab(self._model, path)
             self._ends = frozenset(self._vocab.special_ids().ends)
@@ -102,7 +104,9 @@ class LlamaCppBackend(GreedyBackend):
             self.template = self._template_in_file()
             self._chat = chat or self._chat_in_file()
             lora = self._load(adapter) if adapter else None
-            self._context = LlamaContext(self._model, path, threads or physical_cores(), self._vocab.size, lora)
+            self._context = LlamaContext(
+                self._model, path, threads or physical_cores(), self._vocab.size, lora, movable=weights
+            )
         except InputError:
             self.close()
             raise

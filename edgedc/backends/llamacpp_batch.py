@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedc.backends.llamacpp_context import BATCH, SEQUENCES, LlamaContext, Part, cells_apart, common
-from edgedc.backends.reply import REPEATS, Reply
+from edgedc.backends.reply import TURNED, Reply
 from edgedc.errors import EdgedcError
 from edgedc.generation import Generation
 
@@ -118,45 +118,28 @@ class Batch:
                 parts.append(Part(sequence, ids, scored=0 if run.left else 1))
                 room -= len(ids)
         self._context.evaluate(parts)
-        last, turning = -1, []
+        last = -1
         for part in parts:
             last += len(part.ids)
-            if part.scored and self._go_on(part.sequence, self._context.scores(last)):
-                turning.append(part.sequence)
-        for sequence in turning:  # only now: it overwrites the scores of the others
-            self._turn(sequence)
+            if part.scored:
+                self._go_on(part.sequence, self._context.scores(last))
 
-    def _go_on(self, sequence: int, scores: "Scores") -> bool:
-        """Whether the reply is to be turned from what it has asked already."""
-        run = self._running[sequence]
-        try:
-            token = run.prompt.reply.take(scores)
-        except EdgedcError as error:
-            self._end(sequence, error)
-            return False
-        if token is None:
-            self._end(sequence)
-        elif token is not REPEATS:
-            run.left = [token]
-        return token is REPEATS
-
-    def _turn(self, sequence: int) -> None:
+    def _go_on(self, sequence: int, scores: "Scores") -> None:
         run = self._running[sequence]
         prompt, reply = run.prompt, run.prompt.reply
-        start = len(prompt.ids) + reply.line - 2
-        ids = [*prompt.ids, *reply.tokens]
-        rows = self._context.all_scores(sequence, ids, start=start, cells=prompt.cells)
         try:
-            token = reply.turn(rows)
-        except EdgedcError as error:  # of whoever hears it: the others go on
+            token = reply.take(scores)
+        except EdgedcError as error:  # of whoever hears it, too: the others go on
             self._end(sequence, error)
             return
         if token is None:
             self._end(sequence)
-            return
-        ids = [*prompt.ids, *reply.tokens]
-        known = self._context.claim(sequence, ids, keep=len(ids) - 1, cells=prompt.cells)
-        run.left = ids[known:]
+        elif token is TURNED:
+            ids = [*prompt.ids, *reply.tokens]
+            known = self._context.claim(sequence, ids, keep=len(ids) - 1, cells=prompt.cells)
+            run.left = ids[known:]
+        else:
+            run.left = [token]
 
     def _end(self, sequence: int, error: EdgedcError | None = None) -> None:
         run = self._running.pop(sequence)

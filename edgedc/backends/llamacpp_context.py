@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 import numpy as np
 
-from edgedc.backends import llamacpp_log
+from edgedc.backends import huge_pages, llamacpp_log
 from edgedc.errors import EdgedcError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SEQUENCES = 16  # more of them at once gained little where it was measured
 BATCH = 256  # tokens that are evaluated together, at most: more are no faster, and take more memory
+_AT_WORK = 512  # evaluations, after which huge pages have come to be worth the time that it takes to move into them
 _STEP, _STEP_APART = 1024, 256  # cells; llama.cpp rounds the latter up itself
 
 
@@ -37,9 +38,21 @@ class LlamaContext:
     Their cells are one pool (`kv_unified`): a beginning that sequences share is there once, without copying, and one
     long sequence can have what many short ones leave. But every token then passes the cells of all sequences, so each
     may have cells of its own instead (`apart`). Memory is taken when `make_room` asks for it.
+
+    `movable` are huge pages' worth of the model's weights: moving into them costs what they save in some hundred steps,
+    so that it is done, one in each step, only after as many.
     """
 
-    def __init__(self, model: Any, path: Path, threads: int, vocabulary: int, adapter: Any = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        path: Path,
+        threads: int,
+        vocabulary: int,
+        adapter: Any = None,
+        *,
+        movable: Sequence[int] = (),
+    ) -> None:
         self._model, self._path, self._adapter = model, path, adapter
         self._threads = threads
         # What such models keep of a sequence is one state, which cannot go back or be shared in part
@@ -50,6 +63,7 @@ class LlamaContext:
         # Kept, as ctypes makes an attribute anew each time
         self._arrays = batch.token, batch.pos, batch.logits, [batch.seq_id[k] for k in range(BATCH)]
         self._vocabulary = vocabulary
+        self._evaluations, self.movable = 0, list(movable)
         self._row, self._rows = ctypes.c_float * vocabulary, dict[int, "npt.NDArray[np.float32]"]()
         self._context: Any = None
         self.cells, self._most, self._apart = 0, 0, False  # `_most`: of them for one sequence
@@ -136,6 +150,9 @@ class LlamaContext:
             raise EdgedcError(f"{self._path}: llama.cpp failed while decoding (code {code}): {llamacpp_log.said()}")
         for part in parts:
             self._known[part.sequence] += part.ids
+        self._evaluations += 1
+        if self.movable and self._evaluations > _AT_WORK:
+            huge_pages.collapse(self.movable.pop())
 
     def scores(self, token: int) -> "npt.NDArray[np.float32]":
         """Behind a scored token of the last evaluation, by its place there: (vocabulary,), good until the next one."""

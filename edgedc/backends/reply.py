@@ -1,6 +1,5 @@
 """A reply as it grows: which token is taken, what text it makes, when it ends, and how long that took."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
@@ -24,13 +23,13 @@ _TURNS = 16  # times that a reply is turned from what it has asked already; afte
 _FAR = -7.0  # log of how likely a way is, against the one that was taken: what is less likely is no way
 
 
-class Repeats(Enum):
-    """What `Reply.take` gives where the reply would ask again what it has asked."""
+class Turned(Enum):
+    """What `Reply.take` gives where the reply goes on otherwise than it did: anew behind `Reply.tokens`."""
 
-    REPEATS = "repeats"
+    TURNED = "turned"
 
 
-REPEATS = Repeats.REPEATS
+TURNED = Turned.TURNED
 
 
 class Reply:
@@ -41,9 +40,11 @@ class Reply:
     took the same work, and is not part of the text. `started` is time.perf_counter() at the start of the request.
 
     A grammar admits no subquestion twice, and small models would often ask the same again. Kept from its last token,
-    they would only add to it; so the whole line is looked at, and another way taken from the place where that was
-    nearest to being chosen (`turn`): the first step of Lawler's search for the next best (1972, doi
+    they would only add to it; so the whole line is taken back, as far as the place where another way was nearest to
+    being chosen: the first step of Lawler's search for the next best (1972, doi
     10.1287/mnsc.18.7.401). What is taken back is not heard, and does not count as output.
+
+    `tokens` is what stands, without an end token.
     """
 
     def __init__(
@@ -63,56 +64,59 @@ class Reply:
         self._ended, self._finish_reason = False, "length"
         self._constrained = False  # whether the grammar refused a token, or ended a list that was to go on
         self._first_token_s: float | None = None
-        self._refused: dict[int, set[int]] = {}  # by their places, tokens that led to what had been asked
+        self._near: dict[int, dict[int, float]] = {}  # by their places, tokens that were near to being taken
+        self._refused: dict[int, set[int]] = {}  # and those that led to what had been asked
         self._turns = 0
         self._go_back(0)
 
-    def take(self, scores: "Scores") -> int | Repeats | None:
-        """The token to go on from, None when the reply is whole, REPEATS when `turn` is to say which."""
-        token = self._choose(scores)
+    def take(self, scores: "Scores") -> int | Turned | None:
+        """The token to go on from; TURNED when it is not behind those that there were; None when the reply is whole."""
+        token, place = self._choose(scores), len(self.tokens)
         if self._first_token_s is None:
             self._first_token_s = time.perf_counter() - self._started
+        after = self._after(token)
+        if after and after.lines:  # the first line is never taken back
+            self._near[place] = _near(scores, token, self._ends)
         if not self._asks_again(token):
             return self._go_on(token)
         self._constrained = True
-        self._refused.setdefault(len(self.tokens), set()).add(token)
+        self._refused.setdefault(place, set()).add(token)
         self._turns += 1
         if self._turns <= _TURNS:
-            return REPEATS
+            return self._turn()
         self._go_back(self.line - 1)
         self._finish("stop")
         return None
 
-    def turn(self, rows: "npt.NDArray[np.floating]") -> int | None:
-        """What `take` gives: the token to go on from, behind `tokens`, or None. `rows` are the scores behind each of
-        `tokens` from the last but one before `line`."""
+    def _turn(self) -> Turned | None:
+        """To another way in the line, from where that was nearest; where there is none, the list ends above it."""
         tokens, first, above = self.tokens, self.line - 1, self._admitted and self._admitted.above
         self._go_back(first)
-        ways = []
+        near, turning = _FAR, first
+        instead: int | None = None
         lost = 0.0  # by earlier turns in this line
-        for place, row in enumerate(rows, start=first):
-            taken = tokens[place : place + 1]
+        for place in range(first, len(tokens) + 1):
+            scores, taken = self._near[place], tokens[place : place + 1]
             old = {*taken, *self._refused.get(place, ())}
-            best = max(float(row[token]) for token in old)
+            best = max(scores[token] for token in old) - lost  # to be as near as the line that was written
             others: Iterable[int] = ()
             if place == first:  # above this line nothing can be taken back, but the list may end there
                 others = self._ends if self._text == above else ()
             elif self._admitted and self._admitted.in_item:
-                others = itertools.islice(_likeliest_first(row), _NEAREST)
+                others = (token for token, score in scores.items() if score - best >= near)
             other = next((token for token in others if token not in old and self._leads_on(token)), None)
-            if other is not None and (near := lost + float(row[other]) - best) > _FAR:
-                ways.append((near, place, other))
+            if other is not None and scores[other] - best >= near:
+                near, turning, instead = scores[other] - best, place, other
             for token in taken:
-                lost += float(row[token]) - best
+                lost = scores[token] - best
                 self._add(token)
-        _, place, other = max(ways, default=(0.0, first, None))
-        self._go_back(place)
-        if other is None:
+        self._go_back(turning)
+        if instead is None:
             self._finish("stop")
             return None
-        self._refused = {k: tokens for k, tokens in self._refused.items() if k <= place}
-        self._refused.setdefault(place, set()).update(tokens[place : place + 1])
-        return self._go_on(other)
+        self._refused = {k: tokens for k, tokens in self._refused.items() if k <= turning}
+        self._refused.setdefault(turning, set()).update(tokens[turning : turning + 1])
+        return None if self._go_on(instead) is None else TURNED
 
     def generation(self, *, cached: int) -> Generation:
         """`cached` of the prompt's tokens were known from a prompt before."""
@@ -132,7 +136,7 @@ class Reply:
                     return token
                 self._finish("length")
                 return None
-            self._constrained |= self._admitted.count > 0
+            self._constrained |= self._admitted.lines > 0
         self._finish("stop")
         return None
 
@@ -149,10 +153,10 @@ class Reply:
             self._add(token)
 
     def _add(self, token: int) -> None:
-        count = self._admitted.count if self._admitted else 0
+        lines = self._admitted.lines if self._admitted else 0
         self.tokens.append(token)
         self._say(self._spelling.add(token))
-        if self._admitted and self._admitted.count > count:
+        if self._admitted and self._admitted.lines > lines:
             self.line = len(self.tokens)
 
     def _finish(self, reason: str) -> None:
@@ -178,11 +182,13 @@ class Reply:
         piece = self._spelling.peek(token)  # half a character stands for any that it may become
         return bool(piece) and self._with(self._admitted, piece) is not None
 
+    def _after(self, token: int) -> Admitted | None:
+        """The text with a token that may follow, and was the last one to be looked at."""
+        return self._tried[2] if self._admitted and token not in self._ends else self._admitted
+
     def _asks_again(self, token: int) -> bool:
-        """Of a token that may follow, and was the last one to be looked at."""
-        if self._admitted is None:
-            return False
-        after = self._admitted if token in self._ends else self._tried[2]
+        """Likewise of such a token."""
+        after = self._after(token)
         return after is not None and (after.is_old if token in self._ends else after.repeats)
 
     def _leads_on(self, token: int) -> bool:
@@ -215,6 +221,14 @@ def _likeliest_first(scores: "Scores") -> Iterator[int]:
     few = scores.argpartition(-min(_FEW, len(scores)))[-_FEW:]
     yield from few[scores[few].argsort()[::-1]].tolist()
     yield from scores.argsort()[::-1].tolist()
+
+
+def _near(scores: "Scores", taken: int, ends: Iterable[int]) -> dict[int, float]:
+    """The likeliest few tokens that are not _FAR from the one that was taken, in order; that one; and the ends."""
+    some = (scores >= scores[taken] + _FAR).nonzero()[0]
+    if len(some) > 1:  # as a rule a model is sure of what it writes
+        some = some[scores[some].argsort()[: -_NEAREST - 1 : -1]]
+    return {token: float(scores[token]) for token in (*some.tolist(), taken, *ends)}
 
 
 class _Spelling:
