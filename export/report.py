@@ -12,6 +12,7 @@ from edgedc.backends.chat import first_token, read_chat_template, read_special_i
 from edgedc.bundle import Artifact, Manifest, hashes_beside
 from edgedc.files import read_object, write_text
 
+from .gate.gate import NEAR_TIE
 from .gguf.tensors import read_tensors
 from .gguf.vocab_bpe import normalizer_of
 from .ollama import modelfile
@@ -163,6 +164,11 @@ def _how(artifacts: Sequence[Artifact]) -> str:
     said = []
     if gate := next((a.gate for a in artifacts if a.gate), None):
         said.append(_compared(gate))
+    if ties := [f"{a.gate['near_ties']} of `{a.path}`" for a in artifacts if a.gate.get("near_ties")]:
+        said.append(
+            f"Where the model preferred its own token by at most {NEAR_TIE} nats, any rounding may turn a reply; such "
+            f"replies do not count against the limits: {', '.join(ties)}."
+        )
     if halves := sorted({a.gate.get("reference_dtype", "float32") for a in artifacts if a.gate} - {"float32"}):
         said.append(
             f"For want of memory the model was held in {', '.join(halves)}: no limit is tighter than that type's."

@@ -24,9 +24,9 @@ def in_huge_pages() -> int:
 @lent
 def test_memory_is_moved_as_it_is() -> None:
     before, size = huge_pages.anonymous_memory(), huge_pages.page_size()
-    held = np.arange(8 * size // 4, dtype=np.int32)
+    held = np.arange(20 * size // 4, dtype=np.int32)  # malloc maps what is as large
     pages = huge_pages.pages_since(before)
-    assert 7 <= len(pages) <= 9  # of eight, one may lie over both ends
+    assert 19 <= len(pages) <= 21
     start = held.ctypes.data
     for page in pages:
         huge_pages.collapse(page)
@@ -60,7 +60,7 @@ def test_where_there_are_none_nothing_is_asked_for(
 @lent
 @pytest.mark.skipif(has_amx(), reason="weights are mapped from the file here, and moved by nobody")
 def test_a_model_that_goes_on_working_moves_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model(tmp_path / "model", "llama", hidden=1024, intermediate_size=5120)  # malloc maps what is large
+    model = make_model(tmp_path / "model", "llama", hidden=1024, intermediate_size=5120)  # as large, too
     to_gguf(model, tmp_path / "f32.gguf", "model", "f32")
     quantize(tmp_path / "f32.gguf", tmp_path / "q8_0.gguf", "q8_0")
     size, huge = (tmp_path / "q8_0.gguf").stat().st_size, in_huge_pages()

@@ -35,7 +35,9 @@ class Observation:
     `forced` is the prompt with the reference's reply behind it, in tokens. Its positions from `start` on predict the
     reply, and what follows it; `top` is the likeliest token at each of these, `kl` the Kullback-Leibler divergence of
     the distribution from the reference's, in nats, and `margin` the least lead of a likeliest token over the second, as
-    a difference of logarithms. All are empty for an odd string, and once the file of scores is full.
+    a difference of logarithms. All are empty for an odd string, and once the file of scores is full. `parted` is the
+    lead, by the reference's scores, of its own token over the one with which the reply leaves the reference's; None
+    where it does not, or that is not known.
     """
 
     rendered: str
@@ -46,6 +48,7 @@ class Observation:
     top: tuple[int, ...] = ()
     kl: tuple[float, ...] = ()
     margin: float = 0.0
+    parted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def _run_artifact(
     threads: int | None,
 ) -> Iterator[Observation | _Said]:
     _, backend = open_backend(folder, format=format, quantization=quantization, threads=threads)
+    ends = list(reference.special_ids.ends)
     with reference.scores.open("rb") as file:
         for prompt, expected in zip(prompts, reference.prompts, strict=True):
             made = _ask(backend, prompt, context)
@@ -193,6 +197,9 @@ def _run_artifact(
                     raise EdgedcError(f"it scores {logits.shape[1]} tokens, the model {reference.vocabulary}")
                 known = np.fromfile(file, np.float32, logits.size).reshape(logits.shape)
                 made = dataclasses.replace(made, top=tuple(map(int, logits.argmax(axis=1))), **_compared(known, logits))
+                if made.text != expected.text:
+                    forced, _ = _forced(backend, made, context)
+                    made = dataclasses.replace(made, parted=_lead(known, expected, forced, ends))
             yield made
     yield backend.special_ids(), backend.template, reference.vocabulary
     backend.close()
@@ -228,6 +235,22 @@ def _compared(reference: npt.NDArray[np.float32], artifact: npt.NDArray[np.float
         second, first = np.partition(q, -2)[-2:]
         lead.append(float(first - second))
     return {"kl": tuple(kl), "margin": min(lead)}
+
+
+def _lead(
+    known: npt.NDArray[np.float32], expected: Observation, got: tuple[int, ...], ends: list[int]
+) -> float | None:
+    """See Observation.parted; `known` are the reference's scores for `expected`, `got` is the other prompt and reply.
+
+    Where one of the two goes on and the other does not, that one has taken an end token.
+    """
+    own = expected.forced
+    k = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(own, got, strict=False)))
+    row = k - 1 - expected.start
+    if not (0 <= row < len(known) and ends):
+        return None
+    own_token, other = (ids[k] if k < len(ids) else max(ends, key=known[row].__getitem__) for ids in (own, got))
+    return float(known[row, own_token] - known[row, other])
 
 
 def _log_softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
