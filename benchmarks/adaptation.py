@@ -78,7 +78,7 @@ def adapt(scratch: Path, base: str, items: list[Item], epochs: float, threads: i
     rows, prompts = scratch / "break.jsonl", scratch / "prompts.jsonl"
     lines = [json.dumps({"question": i.question, "subquestions": list(i.known.texts)}) + "\n" for i in items]
     rows.write_text("".join(lines))
-    # The gate's own prompts are word problems, foreign to this model now: what it says of them hangs on rounding.
+    # The gate's own prompts are word problems, foreign to this model now.
     prompts.write_text("".join(lines[:COMPARED]))
     adapter, model, bundle = scratch / "adapter", scratch / "student", scratch / "bundle"
     settings = ["--epochs", epochs, "--batch-size", 16, "--learning-rate", "3e-3", "--threads", threads]

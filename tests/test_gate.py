@@ -22,8 +22,8 @@ from edgedc.errors import EdgedcError
 from edgedc.files import sha256_of
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
-from export.gate.gate import THRESHOLDS, Limits, compare, gate
-from export.gate.observe import Observation, Observed, Reference, observe, reference_of
+from export.gate.gate import NEAR_TIE, THRESHOLDS, Limits, compare, gate
+from export.gate.observe import Observation, Observed, Reference, _lead, observe, reference_of
 from export.gate.prompts import ODD_STRINGS, Prompt, prompts_for
 from export.gguf.quantize import TYPES
 from export.onnx.to_onnx import PRECISIONS
@@ -256,6 +256,60 @@ def test_what_fails_is_named_with_its_first_prompt_and_position(got: Observed, f
     assert done.failed[0] == failed
     assert said in str(done.first_difference)
     json.dumps(dataclasses.asdict(done), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("lead", "failed"),
+    [(NEAR_TIE, ()), (NEAR_TIE * 1.01, ("decomposition", "text")), (None, ("decomposition", "text"))],
+)
+def test_a_reply_that_leaves_the_model_at_a_near_tie_does_not_count(
+    lead: float | None, failed: tuple[str, ...]
+) -> None:
+    tied = {"text": "1. How much?", "parted": lead}
+    done = compare(PROMPTS, observed(), observed((0, tied), (1, {"text": "1. Who?", "parted": 0.001})), LIMITS)
+    assert (done.text, done.decomposition) == (0.0, 0.0)  # shown as it is
+    strict = compare(PROMPTS, observed(), observed((0, tied)), THRESHOLDS["f16"])
+    assert strict.failed == failed
+    assert strict.near_ties == (not failed)
+    assert done.passed
+    assert done.near_ties == 1 + strict.near_ties
+
+
+def test_what_counts_is_named_before_a_near_tie() -> None:
+    got = observed((0, {"text": "1. How?", "parted": 0.001}), (1, {"text": "2", "parted": 0.5}))
+    done = compare(PROMPTS, observed(), got, THRESHOLDS["f16"])
+    assert "'Who paid 12?': from character 0" in str(done.first_difference)
+
+
+@pytest.mark.parametrize(
+    ("other", "lead"),
+    [
+        ((7, 1, 2, 5), 3.0),  # another second token of the reply
+        ((7, 1, 2), 1.0),  # its end, instead
+        ((7, 1, 2, 3, 4), 0.5),  # and where the model ended: its likelier end token
+        ((7, 6, 2, 3), None),  # other in the prompt
+        ((7, 1, 2, 3), None),  # the same tokens
+    ],
+)
+def test_how_far_the_model_preferred_its_own_token(other: tuple[int, ...], lead: float | None) -> None:
+    expected = Observation("r", (7, 1), "said", (7, 1, 2, 3), start=1)
+    scores = np.zeros((3, 9), np.float32)  # behind the prompt, and behind each token of the reply
+    scores[1, [3, 5, 0, 8]] = 4, 1, 3, 2
+    scores[2, [4, 0, 8]] = 5, 5.5, 2
+    assert _lead(scores, expected, other, ends=[0, 8]) == lead
+
+
+def test_a_reply_that_is_another_says_where_it_parted(bundle: Path, reference: Reference, tmp_path: Path) -> None:
+    """The reference is told to have ended at once; by its scores it would have gone on."""
+    cut = [dataclasses.replace(p, text="", forced=p.ids) if p.forced else p for p in reference.prompts]
+    rows = np.fromfile(reference.scores, np.float32).reshape(-1, reference.vocabulary)
+    firsts = np.cumsum([0, *(len(p.forced) - p.start for p in reference.prompts if p.forced)])[:-1]
+    (tmp_path / "scores").write_bytes(rows[firsts].tobytes())
+    told = dataclasses.replace(reference, prompts=tuple(cut), scores=tmp_path / "scores")
+    gguf, _ = artifacts(bundle)
+    made = observe(bundle, gguf, PROMPTS, told, CONTEXT).prompts[: len(QUESTIONS)]
+    for row, observation in zip(rows[firsts], made, strict=True):
+        assert observation.parted == pytest.approx(row[list(reference.special_ids.ends)].max() - row.max(), abs=1e-3)
 
 
 def test_an_engine_may_know_more_end_tokens_and_have_a_bos_it_never_uses() -> None:

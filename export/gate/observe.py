@@ -237,9 +237,7 @@ def _compared(reference: npt.NDArray[np.float32], artifact: npt.NDArray[np.float
     return {"kl": tuple(kl), "margin": min(lead)}
 
 
-def _lead(
-    known: npt.NDArray[np.float32], expected: Observation, got: tuple[int, ...], ends: list[int]
-) -> float | None:
+def _lead(known: npt.NDArray[np.float32], expected: Observation, got: tuple[int, ...], ends: list[int]) -> float | None:
     """See Observation.parted; `known` are the reference's scores for `expected`, `got` is the other prompt and reply.
 
     Where one of the two goes on and the other does not, that one has taken an end token.
@@ -247,7 +245,7 @@ def _lead(
     own = expected.forced
     k = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(own, got, strict=False)))
     row = k - 1 - expected.start
-    if not (0 <= row < len(known) and ends):
+    if own == got or not (0 <= row < len(known) and ends):
         return None
     own_token, other = (ids[k] if k < len(ids) else max(ends, key=known[row].__getitem__) for ids in (own, got))
     return float(known[row, own_token] - known[row, other])
