@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -31,7 +32,7 @@ from edgedc.bench.percentiles import percentiles
 from edgedc.bench.screen import show
 from edgedc.bench.systems import System
 from edgedc.cli import cli
-from edgedc.errors import InputError, SolverReply
+from edgedc.errors import InputError, SolverReply, SolverUnreachable
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Budget, Price, Usage, find_price
@@ -133,8 +134,8 @@ def questions(count: int) -> list[Example]:
     return [Example(str(k), f"Question {k}?", answer="1") for k in range(count)]
 
 
-def bench(folder: Path, url: str, count: int, *systems: System, **given: object) -> Results:
-    with closing(OpenAISolver("m", url, retries=0)) as solver:
+def bench(folder: Path, url: str, count: int, *systems: System, via: str | None = None, **given: object) -> Results:
+    with closing(OpenAISolver("m", url, retries=0, via=via)) as solver:
         return run_bench(
             systems or [COT],
             questions(count),
@@ -377,8 +378,13 @@ LINK = Network("link", rtt_ms=400, down_mbit_s=0.8, up_mbit_s=8)
 def test_a_round_trip_and_the_bandwidth_are_added(tmp_path: Path) -> None:
     long = " " * 50_000
     plans = [say(0.1), say(0.1), Plan([(0.1, f"The answer is: 1{long}")], usage(1, 1))]
-    with server(lambda k: plans[k]) as made, through(LINK, made.url) as (url,):
-        bench(tmp_path, url, 3, network=LINK)
+    with server(lambda k: plans[k]) as made, through(LINK, made.url) as (via,):
+        bench(tmp_path, made.url, 3, network=LINK, via=via)
+    host = urlsplit(made.url).netloc
+    assert {asked["Host"] for asked in made.asked} == {host}
+    gone = OpenAISolver("m", made.url, retries=0, via=via)  # the relay is
+    with closing(gone), pytest.raises(SolverUnreachable, match=f"{host}: cannot be reached"):
+        gone.solve([{"role": "user", "content": "How many?"}], max_tokens=5)
     connected, kept, big = (record.seconds for record in records(tmp_path))
     # Never sooner than the link allows; later by less than a round trip, as a machine may be busy.
     expected = {
@@ -411,8 +417,8 @@ def test_all_connections_share_the_link_and_every_byte_arrives() -> None:
         for thread in listeners:
             thread.start()
         slow = Network("slow", rtt_ms=0, down_mbit_s=1, up_mbit_s=1.2)  # 150 kB/s
-        with through(slow, f"http://127.0.0.1:{listener.getsockname()[1]}") as (url,):
-            port, started = int(url.rpartition(":")[2]), time.monotonic()
+        with through(slow, f"http://127.0.0.1:{listener.getsockname()[1]}") as (via,):
+            port, started = int(str(via).rpartition(":")[2]), time.monotonic()
             ends = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
             for end in ends:
                 end.sendall(sent)
@@ -445,9 +451,9 @@ def test_tls_passes_through_with_its_name_and_its_certificate(tmp_path: Path, mo
     for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     fast = Network("link", rtt_ms=300, down_mbit_s=100, up_mbit_s=100)
-    with server(lambda k: say(0.0), tls=(pem, host)) as made, through(fast, made.url) as (url,):
-        assert url == made.url
-        bench(tmp_path, url, 2, network=fast)
+    with server(lambda k: say(0.0), tls=(pem, host)) as made, through(fast, made.url) as (via,):
+        assert via is None
+        bench(tmp_path, made.url, 2, network=fast)
         (asked, _), port = made.asked, made.url.rpartition(":")[2].partition("/")[0]
     connected, kept = (record.seconds for record in records(tmp_path))
     assert asked["Host"] == f"{host}:{port}"

@@ -83,30 +83,29 @@ def network_of(name: str) -> Network:
 
 
 @contextmanager
-def through(network: Network | None, *urls: str) -> Iterator[list[str]]:
-    """Where to reach each of these servers, so that the network lies between. Without one, they are left as they are.
+def through(network: Network | None, *urls: str) -> Iterator[list[str | None]]:
+    """Where to connect to for each of these servers, so that the network lies between: HOST:PORT, None for the server.
 
     Raises InputError where it cannot be put between: an https server on this machine, or behind a proxy of another kind
     than http.
     """
     with ExitStack() as stack:
         if network is None:
-            yield list(urls)
+            yield [None] * len(urls)
             return
         link = _Link(network)
-        made: dict[str, str] = {}
+        made: dict[str, str | None] = {}
         for url in dict.fromkeys(urls):
             parts = urlsplit(url)
             if parts.scheme == "https":
                 if parts.hostname in ("localhost", "127.0.0.1", "::1"):
                     raise InputError(f"{url}: --network needs http for a server on this machine")
-                made[url] = url
+                made[url] = None
             elif parts.scheme == "http" and parts.hostname:
                 port = stack.enter_context(_relay(link, (parts.hostname, parts.port or 80)))
-                login, at, _ = parts.netloc.rpartition("@")
-                made[url] = parts._replace(netloc=f"{login}{at}127.0.0.1:{port}").geturl()
+                made[url] = f"127.0.0.1:{port}"
             else:
-                made[url] = url  # not a server's: whoever opens it says so
+                made[url] = None  # not a server's: whoever opens it says so
         if secure := [url for url in made if url.startswith("https:")]:
             upstreams = {url: _proxy_of(url) for url in secure}
             if len(set(upstreams.values())) > 1:

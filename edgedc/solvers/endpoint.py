@@ -49,11 +49,14 @@ class _Progress:
 class Endpoint:
     """A server's `/chat/completions`, to be used from any number of threads.
 
-    `names` are for errors; no error, and neither `host` nor `url`, holds the key. `simulated` is True once the server
-    has said that it is a simulation. Raises InputError for a URL or a key that cannot be one.
+    `names` are for errors; no error, and neither `host` nor `url`, holds the key. `via` is where to connect to in the
+    server's place, HOST:PORT. `simulated` is True once the server has said that it is a simulation. Raises InputError
+    for a URL or a key that cannot be one.
     """
 
-    def __init__(self, base_url: str, api_key: str | None, *, timeouts: Timeouts, names: Names) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None, *, timeouts: Timeouts, names: Names, via: str | None = None
+    ) -> None:
         try:
             parts = urlsplit(base_url)
             host = parts.hostname
@@ -68,15 +71,16 @@ class Endpoint:
         self.url = parts._replace(netloc=self.host, query="", fragment="").geturl()
         self.simulated = False
         path = parts.path.rstrip("/") + "/chat/completions"
-        self._url = parts._replace(netloc=self.host, path=path, fragment="").geturl()
+        self._url = parts._replace(netloc=via or self.host, path=path, fragment="").geturl()
         self._timeouts = timeouts
         # A name and password leave the URL for a header: httpx writes URLs to its log.
         login = (unquote(parts.username or ""), unquote(parts.password or "")) if parts.username else None
         self._secrets = secrets_of(api_key, parts.password, *_in_login(login), *_in_query(parts.query))
         self.failures = Failures(self.host, names, timeouts, self._secrets)
         headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        headers |= {"Host": self.host} if via else {}
         # A proxy named in the environment must not get what is meant for this machine.
-        loopback = host in ("localhost", "127.0.0.1", "::1")
+        loopback = via is not None or host in ("localhost", "127.0.0.1", "::1")
         limits = httpx.Limits(max_connections=1, keepalive_expiry=_IDLE_S)
         tls = httpx.create_ssl_context()  # takes a while, so that all clients share it
         self._lines = Lines(

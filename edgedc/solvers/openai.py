@@ -72,8 +72,8 @@ class OpenAISolver:
     `timeout_s` limits a whole call, retries and the waits between them included; what `pace` lets it wait is not
     counted. Silence may last `read_s`, by default half of that, so that a stalled attempt leaves room for another.
     `seed` is that of calls which bring none. `breaker` is that of the server, where its failures are to be remembered.
-    `flags` name the model and the URL, and `keys` the key, in errors. `simulated` is True once a server has said that
-    it is a simulation.
+    `flags` name the model and the URL, and `keys` the key, in errors. `via` is where to connect to instead, HOST:PORT.
+    `simulated` is True once a server has said that it is a simulation.
     """
 
     def __init__(
@@ -93,12 +93,13 @@ class OpenAISolver:
         breaker: Breaker | None = None,
         flags: tuple[str, str] = ("--solver-model", "--solver-url"),
         keys: tuple[str, ...] = KEYS,
+        via: str | None = None,
     ) -> None:
         self.model = model
         self.retried = 0
         self.names = Names(*flags, keys)
         timeouts = Timeouts(timeout_s, timeout_s / 2 if read_s is None else read_s, connect_s)
-        self._endpoint = Endpoint(base_url, api_key, timeouts=timeouts, names=self.names)
+        self._endpoint = Endpoint(base_url, api_key, timeouts=timeouts, names=self.names, via=via)
         self._timeout_s, self._retries, self._budget, self._pace = timeout_s, retries, budget, pace or Pace()
         self._breaker = breaker
         self._temperature, self._seed = temperature, seed

@@ -29,7 +29,7 @@ from edgedc.ledger import Budget, Price, find_price
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Asked
 from edgedc.server.together import together
-from edgedc.solvers.openai import OpenAISolver, decomposer_keys, host_of, open_solver, server_of
+from edgedc.solvers.openai import OpenAISolver, decomposer_keys, open_solver, server_of
 from edgedc.solvers.replay import RecordingSolver
 from edgedc.tasks import Selection, find_task, load_examples
 
@@ -131,8 +131,8 @@ def command(
     examples = load_examples(questions)
     with ExitStack() as stack:
         near, there = _urls(remote)
-        ways = stack.enter_context(through(emulated, near, there))
-        provider, far = _open_remote(stack, remote, (near, there), ways, (price, remote_price), mode)
+        vias = stack.enter_context(through(emulated, near, there))
+        provider, far = _open_remote(stack, remote, (near, there), vias, (price, remote_price), mode)
         locals_ = _open_locals(stack, folders, next((e for e in ENGINES if e == backend), None), quantizations, mode)
         total = len(examples) * (len(BASELINES) + 1 + len(locals_))
         bar = stack.enter_context(click.progressbar(length=total, label="questions x systems", file=sys.stderr))
@@ -195,30 +195,24 @@ def _open_remote(
     stack: ExitStack,
     remote: Remote,
     urls: Sequence[str],
-    ways: Sequence[str],
+    vias: Sequence[str | None],
     prices: tuple[Price, Price],
     mode: Asked,
 ) -> tuple[Provider, System]:
-    """Reach the servers by `ways`; rows and results name their `urls`. Every call is booked."""
+    """The solver and the remote decomposer, each reached by its way. Every call is booked."""
     price, remote_price = prices
     budget = Budget(math.inf if remote.max_cost is None else remote.max_cost, price)
     recorded = partial(RecordingSolver, recording=recording_in(stack, remote.record)) if remote.record else None
-    solver = open_solver(remote.solver_model, ways[0], budget=budget)
+    solver = open_solver(remote.solver_model, urls[0], budget=budget, via=vias[0])
     stack.callback(_close, solver)
     decomposer = solver
     if remote.remote_model or remote.remote_url:
         keys = decomposer_keys(urls[1], urls[0])
         model = remote.remote_model or remote.solver_model
-        decomposer = open_solver(model, ways[1], keys=keys, budget=budget.at(remote_price))
+        decomposer = open_solver(model, urls[1], keys=keys, budget=budget.at(remote_price), via=vias[1])
         stack.callback(_close, decomposer)
-    near, there = (_shown(solver, url) for solver, url in ((solver, urls[0]), (decomposer, urls[1])))
     solves, decomposes = (recorded(one) if recorded else one for one in (solver, decomposer))
-    return Provider(solves, price, near), remote_system(decomposes, remote_price, there, mode)
-
-
-def _shown(solver: OpenAISolver, url: str) -> str:
-    """The server's URL without a password, whatever way it is reached by."""
-    return solver.url.replace(solver.host, host_of(url), 1)
+    return Provider(solves, price, solver.url), remote_system(decomposes, remote_price, decomposer.url, mode)
 
 
 def _close(solver: OpenAISolver) -> None:
