@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from test_export import edit_json
 
 from edgedc.backends import Choice, choose, open_choice
 from edgedc.backends.fastest import typical_seconds
 from edgedc.backends.onnx import OnnxBackend
+from edgedc.cli import cli
 from edgedc.errors import InputError
+from edgedc.solvers.loopback import Timing
+from edgedc.solvers.simulated import MODEL, simulated_server
+from edgedc.tasks.microworld import problems
 
 NAMES = {"llama.cpp f16", "llama.cpp q8_0", "onnxruntime fp32"}
 
@@ -139,6 +144,25 @@ def test_an_engine_that_ends_its_process_does_not_end_this_one(bundle: Path, hom
     worker.join()
     assert "llama.cpp q8_0 could not be measured: its process: killed by SIGKILL" in made[0].measured
     assert made[0].name in NAMES - {"llama.cpp q8_0"}
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["decompose", "How many?"],
+        ["ask", "--solver-model", MODEL, "--price-as", "gpt-4o-mini", "--mode", "static", "How many?"],
+        ["evaluate", "--limit", "2"],
+        ["evaluate", "--limit", "2", "--decomposer", "local", "--decomposer", "gold", "--solver-model", MODEL],
+    ],
+    ids=["decompose", "ask", "evaluate", "evaluate with a solver"],
+)
+def test_every_verb_says_it_once(verb: list[str], bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit_artifacts(bundle, fp32={"passed": False})
+    with simulated_server(problems("test", 2), timing=Timing(0.0, 0.0)) as url:
+        monkeypatch.setenv("EDGEDC_BASE_URL", url)
+        done = CliRunner().invoke(cli, [*verb, "--model", str(bundle)])
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("fastest here: ") == 1
 
 
 def test_where_nothing_can_be_kept_that_is_said(bundle: Path, home: Path) -> None:

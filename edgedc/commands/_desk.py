@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from edgedc.commands._local import Settings, choose_local
+from edgedc.commands._local import Local, Settings, choose_local
 from edgedc.commands._paid import Job, Paying, Remote
 from edgedc.ledger import Budget
 from edgedc.pipeline import Decomposer
@@ -21,6 +21,7 @@ class Desk:
         self._spending: Spending | None = None
         self._remotes: dict[tuple[str, str, str], Remote] = {}
         self._breakers: dict[str, Breaker] = {}  # solver and decomposer of one host share it
+        self._locals: dict[str, Local] = {}
         self._decomposers: dict[tuple[str, str, str], Decomposer] = {}
 
     @property
@@ -56,6 +57,12 @@ class Desk:
         self._stack.callback(solver.close)
         return Remote(solver, price)
 
+    def local(self, model: Path | None) -> Local:
+        """The model that was named, else the default one; jobs with its folder are given the same."""
+        local = choose_local(Settings(model=model))
+        self._locals[str(local.choice.folder.resolve())] = local
+        return local
+
     def decomposer(self, job: Job) -> Decomposer | None:
         """The one that the job names; None where it names none."""
         named = (job.folder, job.decomposer_model, job.decomposer_url)
@@ -63,7 +70,7 @@ class Desk:
             if far := self.far_decomposer(job):
                 made = Decomposer(far.name, "remote", far.solver.solve, "instruct-1")
             elif job.folder:
-                local = choose_local(Settings(model=Path(job.folder)))
+                local = self._locals.get(job.folder) or self.local(Path(job.folder))
                 made = self._stack.enter_context(local.decomposer())
             else:
                 return None

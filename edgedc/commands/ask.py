@@ -14,7 +14,6 @@ from edgedc.commands._answers import row_of, summary, text_of
 from edgedc.commands._batch import Progress, keyed, open_output
 from edgedc.commands._desk import Desk
 from edgedc.commands._fallback import answer_here, choose_fallback
-from edgedc.commands._local import Settings, choose_local
 from edgedc.commands._paid import SERVER, Job, Kept, Paying, about_request, open_outbox, prompts, work
 from edgedc.commands._questions import Questions
 from edgedc.commands._say import say
@@ -118,7 +117,7 @@ class Pair:
         self.solver = self.desk.solver(asking.solver_model, asking.solver_url, paying.price_as)
         url = self.solver.solver.url
         decomposes = asking.mode not in ("single-stage", "cot")
-        local = choose_local(Settings(model=asking.model)) if decomposes and not asking.decomposer_model else None
+        local = self.desk.local(asking.model) if decomposes and not asking.decomposer_model else None
         job = Job(
             *("", "", asking.mode, asking.max_tokens, asking.solver_model, url, paying.price_as),
             folder=str(local.choice.folder.resolve()) if local else "",

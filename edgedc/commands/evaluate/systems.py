@@ -24,6 +24,7 @@ class Decomposers:
 
     def __init__(self, stack: ExitStack, settings: Settings) -> None:
         self._stack, self._settings = stack, settings
+        self._chosen: dict[str, Local] = {}
         self._open: dict[tuple[str, Cap], tuple[Local, Decomposer]] = {}
 
     def check(self, name: str, *, solver: bool) -> None:
@@ -70,7 +71,10 @@ class Decomposers:
         return None if cap == "none" else cap
 
     def _choose(self, name: str, cap: Cap) -> Local:
-        local = choose_local(self._settings if name == "local" else replace(self._settings, model=Path(name)))
+        if name not in self._chosen:
+            own = name == "local"
+            self._chosen[name] = choose_local(self._settings if own else replace(self._settings, model=Path(name)))
+        local = self._chosen[name]
         return local if cap == "own" else replace(local, cap=self._most(cap))
 
     def _local(self, name: str, cap: Cap) -> tuple[Local, Decomposer]:
