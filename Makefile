@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-decomposers bench-replication bench-peers base model clean
+.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-serving bench-decomposers bench-replication bench-peers base model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-training: $(INSTALLED)  ## tokens/s and memory of training, against plain 
 
 bench-decoding: $(INSTALLED)  ## tokens/s, questions/s and memory of a decomposer, against the engines below it: some minutes
 	$(BIN)/python benchmarks/decoding_speed.py
+
+bench-serving: $(INSTALLED)  ## questions/s through `edgedc serve`, by 1, 4 and 16 clients, against the decomposer behind it: some minutes
+	$(BIN)/python benchmarks/serving_speed.py
 
 bench-decomposers: $(INSTALLED)  ## recorded decomposers on GSM8K, by the measures of edgedc/bench/decompositions.py
 	$(BIN)/python benchmarks/box_model.py

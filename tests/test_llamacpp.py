@@ -13,7 +13,7 @@ from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.decomposition import parse
 from edgedc.errors import ContextError, InputError
-from edgedc.generation import Generation, Message
+from edgedc.generation import Generation, Message, Request
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
 
@@ -81,6 +81,22 @@ def test_many_at_once_say_what_each_says_alone_in_order(backend: LlamaCppBackend
         assert made.usage.input_tokens == one.usage.input_tokens
         assert made.first_token_s is not None
         assert 0 < made.first_token_s <= made.total_s
+
+
+def test_what_many_at_once_left_is_not_passed_by_one_alone(backend: LlamaCppBackend) -> None:
+    """A pool that was never given up between them, as in `edgedc serve`."""
+    asked = questions(12)
+    context = backend._context
+    assert context is not None
+    alone = backend.generate(asked[0], max_tokens=12).text
+    list(backend.generate_as_they_come(Request(messages, 12) for messages in asked))
+    held = [len(known) for known in context._known]
+    assert sum(held) > 2 * max(held)
+    assert backend.generate(asked[0], max_tokens=12).text == alone
+    ids = backend.encode(asked[0])
+    others = context._known[1:]
+    assert all(known == ids[: len(known)] for known in others)
+    assert any(others)  # what they have in common with it stays
 
 
 def test_a_request_that_cannot_be_done_gives_its_error_in_its_place(backend: LlamaCppBackend) -> None:

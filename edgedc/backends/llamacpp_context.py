@@ -105,16 +105,20 @@ class LlamaContext:
     def claim(self, sequence: int, ids: Sequence[int], *, keep: int, cells: int) -> int:
         """Give a sequence as many cells, and what is known of ids[:keep]; how many tokens that is.
 
-        The cells must be free; sequences that have claimed none lose what they hold where it is in the way.
+        The cells must be free; sequences that have claimed none lose what they hold where it is in the way. When none
+        is at work any more, all lose what is not a beginning of this: every token would pass it.
         """
         memory = llama_cpp.llama_get_memory(self._context)
         shared = [common(known, ids[:keep]) for known in self._known]
+        if self._rewinds and not self._apart and not any(self._claims):
+            for k in range(SEQUENCES):
+                self._cut(k, shared[k])
         source = max(range(SEQUENCES), key=lambda k: (shared[k], k == sequence)) if self._rewinds else sequence
         reused = shared[source] if self._rewinds else 0
         if source == sequence:
-            llama_cpp.llama_memory_seq_rm(memory, sequence, reused if reused else -1, -1)
+            self._cut(sequence, reused)
         else:
-            llama_cpp.llama_memory_seq_rm(memory, sequence, -1, -1)
+            self._cut(sequence, 0)
             if self._apart and reused:  # llama.cpp copies all of them or none
                 llama_cpp.llama_memory_seq_cp(memory, source, sequence, -1, -1)
                 llama_cpp.llama_memory_seq_rm(memory, sequence, reused, -1)
@@ -124,9 +128,15 @@ class LlamaContext:
         idle = [k for k in range(SEQUENCES) if not self._claims[k]]
         if not self._apart and sum(len(self._known[k]) for k in idle) > self.free_cells():
             for k in idle:
-                llama_cpp.llama_memory_seq_rm(memory, k, -1, -1)
-                self._known[k] = []
+                self._cut(k, 0)
         return reused
+
+    def _cut(self, sequence: int, length: int) -> None:
+        """Forget what a sequence has beyond its first tokens."""
+        if len(self._known[sequence]) > length:
+            memory = llama_cpp.llama_get_memory(self._context)
+            llama_cpp.llama_memory_seq_rm(memory, sequence, length if length else -1, -1)
+            self._known[sequence] = self._known[sequence][:length]
 
     def release(self, sequence: int) -> None:
         """Give up the claim; what was evaluated stays while there is room."""
