@@ -74,9 +74,10 @@ def _run_with_kills(rows, out, settings, moments) -> list[str]:
             writing = [p for work in works for p in work.glob(".partial/*")]
             if writing if moment is None else works:
                 time.sleep(moment or 0)
-                if not _ended(pid):
-                    _kill(pid)
-                    interrupted += ["writing" if moment is None else "training"]
+                if _ended(pid):  # another run would begin anew, and what is killed of that stays
+                    return interrupted
+                _kill(pid)
+                interrupted += ["writing" if moment is None else "training"]
                 break
             time.sleep(0.001)
         else:
