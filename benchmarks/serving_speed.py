@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +36,7 @@ from edgedc.prompts import decompose_messages
 
 RESULT = Path(__file__).parent / "results" / "serving_speed.json"
 ALONE, TOGETHER = "in process, one at a time", "in process, together"
+ONE, SIXTEEN = "HTTP, 1 at once", "HTTP, 16 at once"
 SENTENCE = "How many pens and pencils does each of the {} children get?"
 _held: dict[str, Any] = {}
 _numbers = itertools.count(100)
@@ -54,14 +56,14 @@ def main() -> int:
         with served(*settings) as url:
             ways: dict[str, Callable[[list[str]], list[float]]] = {
                 ALONE: lambda texts: pool.submit(alone, texts).result(),
-                "HTTP, 1 at once": partial(over_http, url, 1),
+                ONE: partial(over_http, url, 1),
                 TOGETHER: lambda texts: pool.submit(together, texts).result(),
-                "HTTP, 16 at once": partial(over_http, url, 16),
+                SIXTEEN: partial(over_http, url, 16),
                 "HTTP, 4 at once": partial(over_http, url, 4),
             }
             figures = measure(ways, options.questions, options.turns)
         pool.shutdown()
-    pairs = [("HTTP, 1 at once", ALONE), ("HTTP, 16 at once", TOGETHER), ("HTTP, 16 at once", "HTTP, 1 at once")]
+    pairs = [(ONE, ALONE), (SIXTEEN, TOGETHER), (SIXTEEN, ONE)]
     ratios = {f"{a} / {b}": ratio(figures, a, b) for a, b in pairs}
     show(figures, ratios)
     result = {
@@ -96,7 +98,7 @@ def measure(
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, way in list(ways.items())[:: -1 if turn % 2 else 1]:
-            asked = max(1, count // 4) if name in (ALONE, "HTTP, 1 at once") else count
+            asked = max(1, count // 4) if name in (ALONE, ONE) else count
             texts = [" ".join(SENTENCE.format(next(_numbers)) for _ in range(4)) for _ in range(asked)]
             started = time.perf_counter()
             waited = way(texts)
@@ -152,7 +154,8 @@ def served(bundle: Path, threads: int, tokens: int) -> Iterator[str]:
             said = process.stderr.readline()
             if not said:
                 raise SystemExit("edgedc serve ended")
-        yield "http://" + said.partition("http://")[2].split()[0].rstrip(",;.").removesuffix("/v1")
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # a full pipe would halt it
+        yield "http://" + said.partition("http://")[2].partition(";")[0]
     finally:
         process.terminate()
         process.wait(30)
@@ -171,7 +174,7 @@ async def _ask_all(url: str, clients: int, texts: list[str]) -> list[float]:
         for text in left:
             started = time.perf_counter()
             body = {"model": "edgedc-decomposer", "messages": [{"role": "user", "content": text}]}
-            (await client.post(f"{url}/v1/chat/completions", json=body)).raise_for_status()
+            (await client.post(f"{url}/chat/completions", json=body)).raise_for_status()
             waited.append(time.perf_counter() - started)
 
     async with httpx.AsyncClient(timeout=120) as client:

@@ -44,11 +44,13 @@ def test_nothing_is_moved_that_was_there_before() -> None:
 
 @lent
 def test_what_cannot_be_moved_stays() -> None:
-    huge_pages.collapse(0)
+    huge = in_huge_pages()
+    huge_pages.collapse(0)  # where nothing is
+    assert in_huge_pages() == huge
 
 
-@pytest.mark.parametrize("setting", [None, "always madvise [never]"])
-def test_where_there_are_none_nothing_is_asked_for(
+@pytest.mark.parametrize("setting", [None, "always madvise [never]", "always [madvise] never"])
+def test_where_there_are_none_or_it_is_not_said_nothing_is_asked_for(
     setting: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if setting:

@@ -15,9 +15,12 @@ _ANONYMOUS = ["rw-p", "00000000", "00:00", "0"]  # permissions, offset, device, 
 
 def anonymous_memory() -> list[range]:
     """The addresses of this process's memory that no file is behind, in order; none where it has no huge pages."""
-    if not _MAPS.exists() or not (_SETTINGS / "enabled").exists() or "[never]" in (_SETTINGS / "enabled").read_text():
+    try:
+        if "[never]" in (_SETTINGS / "enabled").read_text() or not page_size():
+            return []
+        lines = [line.split() for line in _MAPS.read_text().splitlines()]
+    except OSError:  # no Linux, or one that does not say
         return []
-    lines = (line.split() for line in _MAPS.read_text().splitlines())
     bounds = (fields[0].split("-") for fields in lines if fields[1:] == _ANONYMOUS)
     return [range(int(start, 16), int(end, 16)) for start, end in bounds]
 

@@ -128,11 +128,7 @@ class LlamaCppBackend(GreedyBackend):
     def logits(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
         """See ModelBackend."""
         check_context(len(ids), 0, self.context_length)
-        context = self._free_context()
-        context.make_room(len(ids))
-        rows = context.all_scores(0, ids, start=start, cells=len(ids))
-        context.release(0)
-        return rows
+        return self._free_context().all_scores(ids, start=start)
 
     def generate_many(
         self, requests: Iterable[Sequence[Message]], *, max_tokens: int, grammar: ListGrammar | None = None

@@ -172,20 +172,22 @@ class LlamaContext:
             row = self._rows[at] = np.ctypeslib.as_array(self._row.from_address(at))
         return row
 
-    def all_scores(self, sequence: int, ids: Sequence[int], *, start: int, cells: int) -> "npt.NDArray[np.float32]":
-        """Claim cells for a sequence and evaluate it: the scores behind ids[start:], (tokens, vocabulary), to keep.
+    def all_scores(self, ids: Sequence[int], *, start: int) -> "npt.NDArray[np.float32]":
+        """Evaluate ids in the first sequence: the scores behind ids[start:], (tokens, vocabulary), to keep.
 
-        Scores of the last evaluation are no longer good.
+        No sequence may be at work. Scores of the last evaluation are no longer good.
         """
-        at = self.claim(sequence, ids, keep=start, cells=cells)
+        self.make_room(len(ids))
+        at = self.claim(0, ids, keep=start, cells=len(ids))
         rows = np.empty((len(ids) - start, self._vocabulary), np.float32)
         while at < len(ids):
             part = ids[at : at + BATCH]
             at += len(part)
             scored = max(0, min(at - start, len(part)))  # its last ones
-            self.evaluate([Part(sequence, part, scored)])
+            self.evaluate([Part(0, part, scored)])
             for k in range(scored):
                 rows[at - scored - start + k] = self.scores(len(part) - scored + k)
+        self.release(0)
         return rows
 
     def close(self) -> None:

@@ -84,15 +84,15 @@ class Reply:
         self._turns += 1
         if self._turns <= _TURNS:
             return self._turn()
-        self._go_back(self.line - 1)
+        self._go_back(self._line - 1)
         self._finish("stop")
         return None
 
     def _turn(self) -> Turned | None:
         """To another way in the line, from where that was nearest; where there is none, the list ends above it."""
-        tokens, first, above = self.tokens, self.line - 1, self._admitted and self._admitted.above
+        tokens, first, above = self.tokens, self._line - 1, self._admitted and self._admitted.above
         self._go_back(first)
-        near, turning = _FAR, first
+        nearest, turning = _FAR, first
         instead: int | None = None
         lost = 0.0  # by earlier turns in this line
         for place in range(first, len(tokens) + 1):
@@ -103,10 +103,10 @@ class Reply:
             if place == first:  # above this line nothing can be taken back, but the list may end there
                 others = self._ends if self._text == above else ()
             elif self._admitted and self._admitted.in_item:
-                others = (token for token, score in scores.items() if score - best >= near)
+                others = (token for token, score in scores.items() if score - best >= nearest)
             other = next((token for token in others if token not in old and self._leads_on(token)), None)
-            if other is not None and scores[other] - best >= near:
-                near, turning, instead = scores[other] - best, place, other
+            if other is not None and scores[other] - best >= nearest:
+                nearest, turning, instead = scores[other] - best, place, other
             for token in taken:
                 lost = scores[token] - best
                 self._add(token)
@@ -144,7 +144,7 @@ class Reply:
         """To where the reply had so many tokens."""
         tokens: list[int] = self.tokens[:place] if place else []
         self.tokens: list[int] = []
-        self.line = 0  # how many of them stand before the line that is being written
+        self._line = 0  # how many of them stand before the line that is being written
         self._text = ""
         self._spelling = _Spelling(self._text_of)
         self._admitted = self._grammar.begin() if self._grammar else None
@@ -157,7 +157,7 @@ class Reply:
         self.tokens.append(token)
         self._say(self._spelling.add(token))
         if self._admitted and self._admitted.lines > lines:
-            self.line = len(self.tokens)
+            self._line = len(self.tokens)
 
     def _finish(self, reason: str) -> None:
         self._finish_reason = reason

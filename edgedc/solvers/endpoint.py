@@ -50,8 +50,8 @@ class Endpoint:
     """A server's `/chat/completions`, to be used from any number of threads.
 
     `names` are for errors; no error, and neither `host` nor `url`, holds the key. `via` is where to connect to in the
-    server's place, HOST:PORT. `simulated` is True once the server has said that it is a simulation. Raises InputError
-    for a URL or a key that cannot be one.
+    place of a server behind http, HOST:PORT. `simulated` is True once the server has said that it is a simulation.
+    Raises InputError for a URL or a key that cannot be one.
     """
 
     def __init__(

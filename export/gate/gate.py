@@ -29,6 +29,10 @@ class Limits:
     kl: float
 
 
+# In nats, twice the largest lead that f16 lost, on questions that were foreign to a model: it had 3 of 64 replies
+# otherwise, and f32 had 2, at KLs of 1.3e-6 and 8e-7.
+NEAR_TIE = 0.02
+
 # Rendered prompts, token ids, special ids and the template must be equal for every type. The rest stands between what
 # sound and what broken exports of really trained models measured, by benchmarks/gate_limits.py on the demo's student
 # and its base (results/gate_limits.json): 4M weights, which rounding moves more than a large model. KL may be at least
@@ -36,10 +40,6 @@ class Limits:
 # bits and less it is their texts that tell, of which at most 0.56 were equal, and of sound ones' at least 0.72. The
 # shares fall with the length of replies, which are of 40 tokens there, so that they leave more room elsewhere. A model
 # of 135M weights gave a KL of 1e-9 to 6e-6 for f16 to q4_k_m. Unquantised, only near-ties may fall the other way.
-
-# In nats, twice the largest lead that f16 lost, on questions that were foreign to a model: it had 3 of 64 replies
-# otherwise, and f32 had 2, at KLs of 1.3e-6 and 8e-7.
-NEAR_TIE = 0.02
 _WHOLE = Limits(0.98, 0.98, 0.995, 1e-4)
 _EIGHT = Limits(0.90, 0.90, 0.99, 0.002)
 _FIVE = Limits(0.80, 0.80, 0.98, 0.012)
