@@ -129,6 +129,7 @@ def test_test_files_of_all_tasks_are_read(tmp_path: Path, name: str, text: str, 
         ("test.json", "[1]", "entry 1: a list of JSON objects"),
         ("test.json", "{", "not JSON"),
         ("test.csv", "question_id\n1\n", "row 1: no question"),
+        ("test.csv", f'question\n"{"word " * 30_000}"\n', "test.csv: not CSV: field larger than"),
         ("test.jsonl", "", "no questions in it"),
         ("gone.csv", None, "cannot be read"),
     ],
@@ -196,3 +197,19 @@ def test_time_grows_with_the_text_alone() -> None:
 
     seconds(500)
     assert seconds(8000) < 12 * seconds(2000)
+
+
+def test_questions_made_from_a_template_do_not_each_meet_each() -> None:
+    """Ten times the test questions take hardly longer, as they are alike but for their numbers."""
+    text = STAMPS.replace("16", "{}").replace(" 3 ", " {} ").replace(" 9 ", " {} ")
+    texts = [text.format(k, k + 1, k + 2) for k in range(3000)]
+    rows = pairs_of(*(f"{text} Show your work." for text in texts[:300]))
+
+    def seconds(count: int) -> float:
+        known = [held_out_of(f"test.jsonl:{k}", text) for k, text in enumerate(texts[:count])]
+        started = time.process_time()
+        assert len(list(find_leaks(rows, known))) == 300
+        return time.process_time() - started
+
+    seconds(300)
+    assert seconds(3000) < 4 * seconds(300)

@@ -99,11 +99,24 @@ def test_s_e_t_learns_the_solvers_words_right_or_wrong(tmp_path: Path) -> None:
     assert second.messages == solve_messages("B?", mode="cot")
 
 
-def test_solutions_that_were_cut_or_empty_are_not_learnt(tmp_path: Path) -> None:
-    _, left_out = read(
-        tmp_path, "S_E-T", screened("A?"), screened("B?", finish_reason="length"), screened("C?", solution=" ")
+@pytest.mark.parametrize("method", ["S_E-T", "S_E-A"])
+def test_solutions_that_were_cut_refused_or_empty_are_not_learnt(tmp_path: Path, method: Method) -> None:
+    pairs, left_out = read(
+        tmp_path,
+        method,
+        screened("A?"),
+        screened("B?", finish_reason="length"),
+        screened("C?", solution=" "),
+        screened("D?", finish_reason="content_filter"),
+        screened("E?", finish_reason="refusal", solution="I will not say that The answer is: 8"),
+        {k: v for k, v in screened("F?").items() if k != "solution"},
     )
-    assert left_out == {"with a solution that was cut": 1, "with an empty solution": 1}
+    assert [pair.question for pair in pairs] == ["A?"]
+    assert left_out == {
+        "with a solution that was cut": 1,
+        "with a solution that was refused": 2,
+        "with an empty solution": 2,
+    }
 
 
 def test_s_e_a_puts_the_gold_answer_behind_the_last_mark(tmp_path: Path) -> None:
@@ -161,6 +174,7 @@ def test_rows_of_ones_own_need_no_outcome(tmp_path: Path) -> None:
         (taught(draw="0"), "draw must be int, is str"),
         (screened(solution=None), "solution must be str, is NoneType"),
         (taught(answer=9), "answer must be str, is int"),
+        (taught(answers=["9"]), "answers must be a list of lists of texts"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(tmp_path: Path, row: Row, said: str) -> None:

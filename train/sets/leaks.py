@@ -92,6 +92,9 @@ def check_leaks(
 def find_leaks(pairs: Iterable[Pair], tests: Sequence[HeldOut]) -> Iterator[Leak]:
     """At most one leak a pair: its own split, else the test question that it is most like."""
     by_words = {test.words: test for test in tests}
+    # Questions made from one template are alike but for their numbers: one of them stands for all, or each row made
+    # from it would meet every one of them.
+    tests = list({test.runs: test for test in tests}.values())
     by_run: dict[int, list[int]] = {}
     for number, test in enumerate(tests):
         for run in test.runs:
@@ -158,8 +161,11 @@ def held_out_of(place: str, text: str, *, generated: bool = False) -> HeldOut:
 
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     if path.suffix == ".csv":
-        for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path))), start=1):
-            yield f"{path}, row {number}", row
+        try:
+            for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path))), start=1):
+                yield f"{path}, row {number}", row
+        except csv.Error as error:  # as a rule a quotation mark too many: the cell that it opens has no end
+            raise InputError(f"{path}: not CSV: {error}; mend it, or give JSONL") from error
         return
     if path.suffix != ".json":
         yield from ((f"{path}:{number}", row) for number, row in numbered_rows(path))

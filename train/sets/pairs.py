@@ -8,8 +8,7 @@ Direct  solver: the gold answer alone (teach or screen)
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ from edgedc.errors import InputError
 from edgedc.files import Row, numbered_rows
 from edgedc.generation import Message
 from edgedc.methods import METHODS, Method
+from edgedc.pipeline import REFUSALS
 from edgedc.prompts import ANSWER_MARK, Style, decompose_messages, solve_messages
 
 __all__ = ["METHODS", "Method", "Pair", "decomposition_in", "kind_of", "read_pairs", "solver_messages", "unusable"]
@@ -39,6 +39,7 @@ _FIELDS: dict[str, type] = {
     "status": str,
     "premise": str,
     "answer": str,
+    "answers": list,
     "task": str,
     "split": str,
     "draw": int,
@@ -64,15 +65,6 @@ class Pair:
     split: str = ""
 
 
-@dataclass
-class _Chosen:
-    """The best row of one question so far: the one of the lowest draw."""
-
-    draw: int
-    line: int
-    row: Row = field(repr=False)
-
-
 def read_pairs(path: Path, method: Method, style: Style, cap: int | None) -> tuple[list[Pair], Counter[str]]:
     """One pair a question, and how many rows were left out, by reason.
 
@@ -84,7 +76,7 @@ def read_pairs(path: Path, method: Method, style: Style, cap: int | None) -> tup
     """
     left_out = Counter[str]()
     documents: list[Pair] = []
-    chosen: dict[tuple[str, str], _Chosen] = {}
+    chosen: dict[tuple[str, str], tuple[int, Pair]] = {}  # of each question the lowest draw so far
     for line, row in numbered_rows(path):
         kind = kind_of(row, f"{path}:{line}")
         if kind == "document":
@@ -99,9 +91,10 @@ def read_pairs(path: Path, method: Method, style: Style, cap: int | None) -> tup
         asked, draw = (row["question"], row.get("premise", "")), row.get("draw", 0)
         if asked in chosen:
             left_out["another draw of the same question"] += 1
-        if asked not in chosen or draw < chosen[asked].draw:
-            chosen[asked] = _Chosen(draw, line, row)
-    by_id = sorted(_pairs(chosen, method, style, cap), key=lambda pair: (pair.id, pair.question, pair.premise))
+        if asked not in chosen or draw < chosen[asked][0]:
+            chosen[asked] = draw, _pair(row, line, method, style, cap)
+    made = (pair for _, pair in chosen.values())
+    by_id = sorted(made, key=lambda pair: (pair.id, pair.question, pair.premise))
     pairs = [*documents, *by_id]
     if not pairs:
         reasons = ", ".join(f"{count} {why}" for why, count in left_out.most_common()) or "the file is empty"
@@ -118,9 +111,15 @@ def kind_of(row: Row, where: str) -> Kind:
             wrong = next((name for name, kind in _FIELDS.items() if not isinstance(row.get(name, kind()), kind)), None)
             if wrong:
                 raise InputError(f"{where}: {wrong} must be {_FIELDS[wrong].__name__}, is {type(row[wrong]).__name__}")
-            if all(isinstance(text, str) for text in texts):
+            if not all(isinstance(spans, list) and _are_texts(spans) for spans in row.get("answers", [])):
+                raise InputError(f"{where}: answers must be a list of lists of texts")
+            if _are_texts(texts):
                 return "screen" if "verdict" in row else "teach"
     raise InputError(f"{where}: not a row to train on: it needs a question and a list of subquestions")
+
+
+def _are_texts(values: list[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def unusable(row: Row) -> str:
@@ -166,30 +165,29 @@ def _unfit(row: Row, method: Method, cap: int | None) -> str:
     if method in ("S_E-T", "S_E-A"):
         if row.get("finish_reason") == "length":
             return "with a solution that was cut"
-        if not row["solution"].strip():
+        if row.get("finish_reason") in REFUSALS:
+            return "with a solution that was refused"
+        if not row.get("solution", "").strip():
             return "with an empty solution"
     if method == "S_E-A" and ANSWER_MARK.rstrip() not in row["solution"]:
         return f'without "{ANSWER_MARK.rstrip()}" in the solution'
     return ""
 
 
-def _pairs(chosen: dict[tuple[str, str], _Chosen], method: Method, style: Style, cap: int | None) -> Iterator[Pair]:
-    for (question, premise), best in chosen.items():
-        row = best.row
-        if method in ("S_D-T", "S_D-R"):
-            messages = decompose_messages(question, premise, style=style, cap=cap)
-            completion = render(decomposition_in(row))
-        elif method == "Direct":
-            messages = solve_messages(question, premise, mode="single-stage")
-            completion = ANSWER_MARK + row["answer"]
-        else:
-            messages = solver_messages(row)
-            completion = row["solution"].strip()
-            if method == "S_E-A":
-                completion = with_answer(completion, row["answer"])
-        yield Pair(
-            str(row.get("id", "")), question, premise, messages, completion, line=best.line, split=row.get("split", "")
-        )
+def _pair(row: Row, line: int, method: Method, style: Style, cap: int | None) -> Pair:
+    question, premise = row["question"], row.get("premise", "")
+    if method in ("S_D-T", "S_D-R"):
+        messages = decompose_messages(question, premise, style=style, cap=cap)
+        completion = render(decomposition_in(row))
+    elif method == "Direct":
+        messages = solve_messages(question, premise, mode="single-stage")
+        completion = ANSWER_MARK + row["answer"]
+    else:
+        messages = solver_messages(row)
+        completion = row["solution"].strip()
+        if method == "S_E-A":
+            completion = with_answer(completion, row["answer"])
+    return Pair(str(row.get("id", "")), question, premise, messages, completion, line=line, split=row.get("split", ""))
 
 
 def with_answer(solution: str, answer: str) -> str:
