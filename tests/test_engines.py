@@ -156,6 +156,21 @@ def test_concurrency_below_one_is_refused_before_anything_is_opened():
         run(Doubling(), range(3), engine="threads", concurrency=0)
 
 
+def test_more_threads_than_the_machine_has_are_refused_in_a_line(monkeypatch):
+    start, started = threading.Thread.start, 0
+
+    def limited(self: threading.Thread) -> None:
+        nonlocal started
+        started += 1
+        if started > 3:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(InputError, match="--concurrency 9: this machine starts no more than 3"):
+        list(run(Doubling(), range(3), engine="threads", concurrency=9))
+
+
 CTRL_C = """
 import sys, time
 from contextlib import contextmanager

@@ -211,6 +211,38 @@ def test_the_metric_is_the_tasks_strict_one(tmp_path: Path, reply: str, passes: 
         assert run(data, tmp_path / "out.jsonl", url, max_tokens=50).passed == passes
 
 
+@pytest.mark.parametrize(
+    ("task", "answer", "answers", "passes"),
+    [
+        ("drop", "9", [["8"], ["9"]], True),  # any annotator's
+        ("drop", "9 and 4", [["9", "4"]], False),
+        ("drop", "9", None, True),  # a row of one's own
+        ("bamboogle", "nine", [["nine"], ["9"]], True),
+        ("bamboogle", "nine", [["nine"]], False),
+        ("bamboogle", "9", None, True),
+    ],
+)
+def test_tasks_that_take_several_answers_are_scored_by_all(
+    tmp_path: Path, task: str, answer: str, answers: list[list[str]] | None, passes: bool
+) -> None:
+    known = {} if answers is None else {"answers": answers}
+    data = write_rows(tmp_path / "one.jsonl", [draw("A?", 0, GOOD, task=task, answer=answer, **known)])
+    out, solver = tmp_path / "out.jsonl", Solver()
+    with server(solver) as url:
+        assert run(data, out, url).passed == passes
+        write_rows(data, [draw("A?", 0, GOOD, task=task, answer=answer, answers=[["8"]])])
+        assert run(data, out, url).passed == 0  # other answers are another verdict
+    assert len(solver.asked) == 2
+
+
+def test_rows_of_ones_own_need_no_status(tmp_path: Path) -> None:
+    rows = [draw("A?", 0, GOOD), draw("B?", 0)]
+    data = write_rows(tmp_path / "own.jsonl", [{k: v for k, v in row.items() if k != "status"} for row in rows])
+    with server(Solver()) as url:
+        assert run(data, tmp_path / "out.jsonl", url).passed == 2
+    assert {row["question"]: row["mode"] for row in rows_of(tmp_path / "out.jsonl")} == {"A?": "static", "B?": "cot"}
+
+
 def test_the_ceiling_is_never_passed_over_all_runs(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "many.jsonl", [draw(f"{k}?", 0, BAD) for k in range(30)])
     out, solver = tmp_path / "out.jsonl", Solver()
@@ -252,10 +284,12 @@ def test_demonstrations_are_not_written_to(data: Path) -> None:
     assert (data.read_text(), solver.asked) == (before, [])
 
 
-@pytest.mark.parametrize("changes", [{"temperature": 3}, {"max_tokens": 0}, {"concurrency": 0}, {"max_cost": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{"temperature": 3}, {"max_tokens": 0}, {"concurrency": 0}, {"max_cost": 0.0}, {"timeout": float("inf")}]
+)
 def test_settings_out_of_range_are_one_line(changes: dict[str, Any]) -> None:
     (name,) = changes
-    with pytest.raises(InputError, match=f"^--{name.replace('_', '-')} .*: must be"):
+    with pytest.raises(InputError, match=f"^--{name.replace('_', '-')} .*: (must be|give)"):
         ScreenSettings(solver_model="big", **changes)
 
 

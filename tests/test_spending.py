@@ -3,21 +3,17 @@ from contextlib import suppress
 import pytest
 
 from edgedc.errors import BudgetError, EdgedcError, SolverTimeout
-from train.calls.projection import cost_of
 from train.calls.spending import Spending
 
 
 def opened(path, rows):
-    return Spending(path / "rows.jsonl", rows, lambda row: cost_of(row, None))
+    """`rows`: what each has cost, by its key."""
+    return Spending(path / "rows.jsonl", rows, sum(rows.values()))
 
 
 def total(path, rows):
     with opened(path, rows) as spending:
         return spending.total
-
-
-def row(key, cost):
-    return {"key": key, "cost": cost}
 
 
 def failure(cost):
@@ -29,12 +25,12 @@ def failure(cost):
 def test_without_anything_in_doubt_there_is_no_file(tmp_path):
     with suppress(BudgetError), opened(tmp_path, {}) as spending:
         spending.asking("a", 1.0)
-        spending.answered(row("a", 0.25))
+        spending.answered("a", 0.25)
         spending.asking("b", 1.0)
         raise BudgetError  # not made: the budget did not allow it
     assert spending.total == 0.25
     assert list(tmp_path.iterdir()) == []
-    assert total(tmp_path, {"a": row("a", 0.25)}) == 0.25
+    assert total(tmp_path, {"a": 0.25}) == 0.25
 
 
 def test_a_call_that_a_kill_cut_off_counts_at_its_worst_for_ever(tmp_path):
@@ -43,14 +39,14 @@ def test_a_call_that_a_kill_cut_off_counts_at_its_worst_for_ever(tmp_path):
         with opened(tmp_path, rows) as spending:
             spending.asking("a", 1.0)
             spending.asking("b", 1.0)
-            rows["b"] = row("b", 0.25)
+            rows["b"] = 0.25
             left = kept.read_bytes()
         kept.write_bytes(left)  # what a kill leaves on the disk
     assert total(tmp_path, rows) == 0.25 + 2.0
     with opened(tmp_path, rows) as spending:
         spending.asking("a", 1.0)
-        rows["a"] = row("a", 0.25)
-        spending.answered(rows["a"])
+        rows["a"] = 0.25
+        spending.answered("a", rows["a"])
     assert spending.total == total(tmp_path, rows) == 0.5 + 2.0
 
 
@@ -71,3 +67,24 @@ def test_what_an_interrupted_run_has_in_flight_stays_in_doubt(tmp_path):
         raise KeyboardInterrupt
     assert total(tmp_path, {}) == 1.0
     assert total(tmp_path, {}) == 1.0
+
+
+def test_a_file_that_a_kill_left_empty_is_taken_away(tmp_path):
+    (tmp_path / "rows.jsonl.spending").touch()
+    assert total(tmp_path, {}) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_calls_that_gave_rows_nothing_is_kept_after_a_kill_but_what_was_lost(tmp_path):
+    """A run may have made any number of them."""
+    kept = tmp_path / "rows.jsonl.spending"
+    with opened(tmp_path, {}) as spending:
+        spending.asking("a", 1.0)
+        spending.failed("a", failure(0.5))
+        for key in "abc":
+            spending.asking(key, 1.0)
+        left = kept.read_bytes()
+    kept.write_bytes(left)
+    with opened(tmp_path, {"a": 0.25, "b": 0.25}) as spending:
+        assert spending.total == 0.5 + 0.5 + 1.0
+    assert [line.split('"')[3] for line in kept.read_text().splitlines()] == ["a", "c"]

@@ -1,9 +1,16 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import write_rows
 
 from edgedc.cli import cli
 from edgedc.decomposition import decomposition_of
@@ -129,6 +136,33 @@ def test_another_cap_or_teacher_is_another_row_and_anything_else_is_not(tmp_path
     assert not again.asked
 
 
+def test_all_answers_that_count_are_in_the_row(tmp_path):
+    """`edgedc screen` compares with them."""
+    out = tmp_path / "rows.jsonl"
+    taught([Example("1", "Why?", answer="9", answers=(("9",), ("8", "1")))], Scripted(), out)
+    assert rows_of(out)[0]["answers"] == [["9"], ["8", "1"]]
+
+
+def test_rows_of_another_verb_are_not_added_to(tmp_path):
+    out, teacher = write_rows(tmp_path / "screened.jsonl", [{"key": "k", "verdict": True}]), Scripted()
+    with pytest.raises(InputError, match="edgedc teach  did not write; give another file"):
+        taught(EXAMPLES, teacher, out)
+    assert (teacher.asked, out.read_text()) == ([], '{"key": "k", "verdict": true}\n')
+
+
+def test_of_rows_that_are_there_memory_holds_only_what_is_counted(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    taught([Example("0", "Why?", "p" * 100_000)], Scripted(), out)
+    (row,) = rows_of(out)
+    write_rows(out, [row | {"key": str(k)} for k in range(100)])  # 10 MB
+    tracemalloc.start()
+    try:
+        taught(EXAMPLES[:1], Scripted(), out)
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("reply", "outcome", "status"),
     [
@@ -162,6 +196,7 @@ def test_what_failed_calls_cost_is_counted_in_the_next_run(tmp_path):
     ("settings", "said"),
     [
         ({"draws": 2}, "--temperature 0.0: must be above 0, or all draws would be the same"),
+        ({"teacher": ""}, "--teacher : must not be empty"),
         ({"draws": 0}, "--draws 0: must be at least 1"),
         ({"temperature": 2.5}, "--temperature 2.5"),
         ({"shots": 2}, "--shots 2: must be 0 or 1"),
@@ -277,3 +312,43 @@ def test_a_model_on_this_machine_teaches(tmp_path, kind, model_folder, bundle_fo
 def test_a_gguf_of_a_bundle_goes_by_the_bundle(bundle_folder):
     with pytest.raises(InputError, match="name the bundle"):
         find_teacher(TeachSettings(teacher=str(next(bundle_folder.glob("*.gguf")))))
+
+
+INTERRUPTED = """
+import os, signal, sys
+from edgedc.backends.llamacpp import LlamaCppBackend
+from edgedc.cli import main
+from train.calls import engines
+
+engines.GRACE_S = 0.0  # a larger model's reply takes longer than the grace
+generate = LlamaCppBackend.generate
+
+def interrupted(self, *args, on_text, **how):
+    def hear(piece):
+        os.kill(os.getpid(), signal.SIGINT)
+        on_text(piece)
+    return generate(self, *args, on_text=hear, **how)
+
+LlamaCppBackend.generate = interrupted
+main(["teach", "--teacher", *sys.argv[1:]])
+"""
+
+
+def test_ctrl_c_does_not_free_a_model_that_is_at_work(tmp_path, bundle_folder):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            INTERRUPTED,
+            shutil.copy(next(bundle_folder.glob("*q8_0*.gguf")), tmp_path),
+            "rows.jsonl",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 130, (done.returncode, -signal.SIGSEGV, done.stderr)
+    assert "Kept in rows.jsonl" in done.stderr

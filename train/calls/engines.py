@@ -155,8 +155,11 @@ class _Threads(Generic[Item]):
         self.outcomes: SimpleQueue[Outcome[Item] | None] = SimpleQueue()
         self._call = call
         self._items: SimpleQueue[tuple[Item] | None] = SimpleQueue()
-        for _ in range(concurrency):
-            threading.Thread(target=self._work, daemon=True).start()
+        for started in range(concurrency):
+            try:
+                threading.Thread(target=self._work, daemon=True).start()
+            except RuntimeError as error:
+                raise InputError(f"--concurrency {concurrency}: this machine starts no more than {started}") from error
 
     def hand_over(self, items: list[Item]) -> None:
         for item in items:

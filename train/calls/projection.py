@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Protocol, TypeVar
 
 from edgedc.files import Row
@@ -35,6 +34,24 @@ class Asked(Protocol[Made]):
     def worst(self, call: Made, /) -> float: ...
 
 
+@dataclass
+class Replies:
+    """Sums over the replies that a model has given: how many, their tokens, seconds, and US dollars."""
+
+    count: int = 0
+    read: int = 0
+    written: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+
+    def add(self, row: Row, cost: float) -> None:
+        self.count += 1
+        self.read += row["usage"]["input_tokens"]
+        self.written += row["usage"]["output_tokens"]
+        self.seconds += row["seconds"]
+        self.cost += cost
+
+
 @dataclass(frozen=True)
 class Projection:
     """`calls` are to be made, `measured` replies of the same model were there before.
@@ -53,33 +70,31 @@ class Projection:
 
 
 def project(
-    missing: Iterable[Made], rows: Iterable[Row], asked: Asked[Made], settings: CallSettings, spent: float
+    missing: Iterable[Made], replies: Replies, asked: Asked[Made], settings: CallSettings, spent: float
 ) -> Projection:
-    """From the prompts of the missing calls, and from those of the rows that hold replies of the model asked."""
+    """From the prompts of the missing calls, and from the replies that the model asked has given before."""
     calls = prompt_tokens = 0
     worst = 0.0
     for call in missing:
         calls += 1
         prompt_tokens += sum(estimate_tokens(message["content"]) for message in call.messages)
         worst += asked.worst(call)
-    replies = [row for row in rows if asked.name in (row.get("solver"), row.get("teacher")) and row["usage"]]
     usage = Usage(prompt_tokens, calls * GUESSED_REPLY, source="estimate")
-    if replies:
-        read, written = (fmean(row["usage"][name] for row in replies) for name in ("input_tokens", "output_tokens"))
-        usage = Usage(round(calls * read), round(calls * written))
+    more = calls / replies.count if replies.count else 0.0
+    if more:
+        usage = Usage(round(more * replies.read), round(more * replies.written))
     expected = None
     if asked.price:
-        expected = calls * fmean(cost_of(row, asked.price) for row in replies) if replies else None
-        expected = asked.price.cost(usage) if expected is None else expected
+        expected = more * replies.cost if more else asked.price.cost(usage)
     least = []
     if settings.requests_per_minute:
         least.append(60 * calls / settings.requests_per_minute)
     if settings.tokens_per_minute:
         least.append(60 * usage.tokens / settings.tokens_per_minute)
-    if replies:
-        least.append(calls * fmean(row["seconds"] for row in replies) / settings.concurrency)
+    if more:
+        least.append(more * replies.seconds / settings.concurrency)
     return Projection(
-        calls, len(replies), spent, expected, worst if asked.price else None, max(least) if least else None
+        calls, replies.count, spent, expected, worst if asked.price else None, max(least) if least else None
     )
 
 

@@ -1,6 +1,7 @@
 """Paid calls to a model elsewhere: their settings, and the model as workers of train/calls/engines.py open it."""
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class CallSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:  # true for NaN too
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        if self.timeout > threading.TIMEOUT_MAX:  # sockets take no more
+            raise InputError(f"--timeout {self.timeout}: give seconds that a clock can count, 86400 for a day")
 
 
 @dataclass(frozen=True)

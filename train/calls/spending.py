@@ -1,16 +1,16 @@
 """What a file of paid rows has cost over all its runs, with what no row shows: calls that failed or a kill cut off."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Container
 from pathlib import Path
 from types import TracebackType
 
 from edgedc.errors import BudgetError, EdgedcError, SolverError
-from edgedc.files import Row, RowWriter, write_text
+from edgedc.files import Row, RowAppender, write_text
 
 
 class Spending:
-    """US dollars: `in_rows`, by the rows of `rows` (as a RowWriter keeps them), and `lost` around them.
+    """US dollars: `in_rows`, which are those of the rows with these `keys`, and `lost` around them.
 
     A call is announced with its worst case before it is made. Afterwards its row says what it cost, or `failed` does;
     where a kill took both, its worst case counts. So `total` is never less than what was spent. What is lost stands in
@@ -20,16 +20,27 @@ class Spending:
     train/calls/engines.py): what was announced and neither failed nor gave a row was not made.
     """
 
-    def __init__(self, out: Path, rows: Mapping[str, Row], cost: Callable[[Row], float]) -> None:
+    def __init__(self, out: Path, keys: Container[str], in_rows: float) -> None:
         self._path = out.with_name(f"{out.name}.spending")
-        self._writer = RowWriter(self._path) if self._path.exists() else None
-        self._cost = cost
-        self.in_rows, self.lost = sum(map(cost, rows.values())), 0.0
-        for key, call in self._writer.rows.items() if self._writer else ():
+        self._keys, self.in_rows = keys, in_rows
+        self._calls: dict[str, Row] = {}  # those that something is to be said of
+        self._writer = RowAppender(self._path, self._read) if self._path.exists() else None
+        for call in self._calls.values():
             # What an earlier run asked and got no row for is lost; what it got one for, the row tells.
-            call["lost"] += 0.0 if key in rows else call["asked"]
+            call["lost"] += 0.0 if call["key"] in keys else call["asked"]
             call["asked"] = 0.0
-            self.lost += call["lost"]
+        self.lost = sum((call["lost"] for call in self._calls.values()), 0.0)
+
+    def _read(self, call: Row) -> None:
+        if call["lost"] or call["key"] not in self._keys:
+            self._calls[call["key"]] = call
+        else:
+            self._calls.pop(call["key"], None)
+
+    def _write(self, call: Row) -> None:
+        self._writer = self._writer or RowAppender(self._path, self._read)
+        self._writer.write(call)
+        self._calls[call["key"]] = call
 
     @property
     def total(self) -> float:
@@ -38,24 +49,25 @@ class Spending:
     def asking(self, key: str, worst: float) -> None:
         """Before a call that may cost something."""
         if worst:
-            self._writer = self._writer or RowWriter(self._path)
-            lost = self._writer.rows.get(key, {"lost": 0.0})["lost"]
-            self._writer.write({"key": key, "lost": lost, "asked": worst})
+            self._write({"key": key, "lost": self._lost_at(key), "asked": worst})
 
-    def answered(self, row: Row) -> None:
-        """A call gave this row, which has been written."""
-        self.in_rows += self._cost(row)
-        if self._writer and (call := self._writer.rows.get(row["key"])):
-            call["asked"] = 0.0  # the row tells
-            if not call["lost"]:
-                del self._writer.rows[row["key"]]
+    def answered(self, key: str, cost: float) -> None:
+        """A call gave a row, which has been written, and cost so much."""
+        self.in_rows += cost
+        if key in self._calls:
+            self._calls[key]["asked"] = 0.0  # the row tells
+            if not self._calls[key]["lost"]:
+                del self._calls[key]
 
     def failed(self, key: str, error: EdgedcError) -> None:
         """A call came to nothing, and may cost what its error says."""
         cost = error.cost if isinstance(error, SolverError) else 0.0
         self.lost += cost
-        if self._writer and (call := self._writer.rows.get(key)):
-            self._writer.write({"key": key, "lost": call["lost"] + cost, "asked": 0.0})
+        if key in self._calls:
+            self._write({"key": key, "lost": self._lost_at(key) + cost, "asked": 0.0})
+
+    def _lost_at(self, key: str) -> float:
+        return float(self._calls[key]["lost"]) if key in self._calls else 0.0
 
     def __enter__(self) -> "Spending":
         return self
@@ -66,11 +78,10 @@ class Spending:
         if self._writer is None:
             return
         settled = kind is None or issubclass(kind, (BudgetError, SolverError))
-        calls = self._writer.rows.values()
         self._writer.__exit__(kind, error, trace)
-        kept = [{**call, "asked": 0.0 if settled else call["asked"]} for call in calls]
+        kept = [{**call, "asked": 0.0 if settled else call["asked"]} for call in self._calls.values()]
         kept = [call for call in kept if call["lost"] or call["asked"]]
         if kept:
             write_text(self._path, "".join(json.dumps(call) + "\n" for call in kept))
         else:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)  # the writer has taken an empty one away

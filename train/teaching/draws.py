@@ -73,6 +73,7 @@ def row_of(
         "question": draw.example.question,
         "premise": draw.example.premise,
         "answer": draw.example.answer,
+        "answers": [list(spans) for spans in draw.example.answers],
         "draw": draw.number,
         "seed": draw.seed,
         "status": decomposition.status,

@@ -6,10 +6,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from edgedc.bench.quality import Share
 from edgedc.errors import EdgedcError, InputError
-from edgedc.files import Row, RowWriter, numbered_rows
+from edgedc.files import Row, key_of, numbered_rows
 from edgedc.flags import flag
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import find_task
@@ -17,6 +18,7 @@ from edgedc.tasks import find_task
 from ..calls.engines import Failure, run
 from ..calls.projection import Projection, cost_of, project
 from ..calls.remote import CallSettings, find_remote
+from ..calls.rows import Rows
 from ..calls.spending import Spending
 from ..sets.pairs import kind_of, unusable
 from .trials import Trial, Trials
@@ -76,13 +78,22 @@ class Screened:
         return self.passed + self.rejected + self.unfinished + self.undrawn
 
 
-@dataclass(frozen=True, order=True)
-class _Draw:
+class _Draw(NamedTuple):
     """A usable draw of a question: its number, its line in the file, and the key of its trial."""
 
     number: int
     line: int
     key: str
+
+
+class _Gist(NamedTuple):
+    """What is counted of a row; `draw` from 0, `subquestions` how many."""
+
+    verdict: bool
+    draw: int
+    subquestions: int
+    simulated: bool
+    unsupported: tuple[str, ...]
 
 
 def find_job(settings: ScreenSettings) -> Trials:
@@ -114,27 +125,31 @@ def screen(
     """
     unusable_draws = Counter[str]()
     questions = _index(demonstrations, job, unusable_draws)
-    with RowWriter(out) as writer:
-        if not all("verdict" in row for row in writer.rows.values()):
+
+    def gist(row: Row) -> _Gist:
+        if "verdict" not in row:
             raise InputError(f"{out}: holds rows that  edgedc screen  did not write; give another file to write to")
+        counted = row["verdict"], row.get("draw", 0), len(row["subquestions"])
+        return _Gist(*counted, row["simulated"], tuple(row["unsupported"]))
+
+    with Rows(out, gist, asked=job.name, price=job.price) as rows, Spending(out, rows.gists, rows.cost) as spending:
         failed: dict[str, EdgedcError] = {}
-        passed = sum(_verdict(draws, writer.rows) is True for draws in questions)
-        with Spending(out, writer.rows, partial(cost_of, price=job.price)) as spending:
-            while lines := _next_lines(questions, writer.rows, failed):
-                trials = partial(_trials, demonstrations, lines, job)
-                announce(project(trials(), writer.rows.values(), job, settings, spending.total))
-                worker = replace(job, solver=replace(job.solver, spent=spending.total))
-                for row in _ask(worker, trials(), settings, writer, spending, failed):
-                    passed += row is not None and row["verdict"]
-                    report(Progress(len(failed), passed, len(questions), spending.total))
-        return _screened(questions, writer.rows, failed, unusable_draws, spending.total)
+        passed = sum(_verdict(draws, rows.gists) is True for draws in questions)
+        while lines := _next_lines(questions, rows.gists, failed):
+            trials = partial(_trials, demonstrations, lines, job)
+            announce(project(trials(), rows.replies, job, settings, spending.total))
+            worker = replace(job, solver=replace(job.solver, spent=spending.total))
+            for row in _ask(worker, trials(), settings, rows, spending, failed):
+                passed += row is not None and row["verdict"]
+                report(Progress(len(failed), passed, len(questions), spending.total))
+        return _screened(questions, rows.gists, failed, unusable_draws, spending.total)
 
 
 def _ask(
     job: Trials,
     trials: Iterator[Trial],
     settings: CallSettings,
-    writer: RowWriter,
+    rows: Rows[_Gist],
     spending: Spending,
     failed: dict[str, EdgedcError],
 ) -> Iterator[Row | None]:
@@ -152,14 +167,14 @@ def _ask(
                 spending.failed(result.item.key, result.error)
                 yield None
             else:
-                writer.write(result)
-                spending.answered(result)
+                rows.write(result)
+                spending.answered(result["key"], cost_of(result, job.price))
                 yield result
 
 
 def _index(path: Path, job: Trials, left_out: Counter[str]) -> list[list[_Draw]]:
     """The usable draws of each question, in order; an empty list for a question that has none."""
-    questions: dict[tuple[str, str], list[_Draw]] = {}
+    questions: dict[str, list[_Draw]] = {}  # by a hash, as texts may be more than fit into memory
     for line, row in numbered_rows(path):
         where = f"{path}:{line}"
         if kind_of(row, where) != "teach":
@@ -169,7 +184,7 @@ def _index(path: Path, job: Trials, left_out: Counter[str]) -> list[list[_Draw]]
         if not row.get("task"):
             raise InputError(f"{where}: no task, so it is not known how to compare answers: make it with  edgedc teach")
         find_task(row["task"])
-        draws = questions.setdefault((row["question"], row.get("premise", "")), [])
+        draws = questions.setdefault(key_of(row["question"], row.get("premise", "")), [])
         if why := unusable(row):
             left_out[why] += 1
         else:
@@ -179,13 +194,13 @@ def _index(path: Path, job: Trials, left_out: Counter[str]) -> list[list[_Draw]]
     return [sorted(draws) for draws in questions.values()]
 
 
-def _verdict(draws: list[_Draw], rows: Mapping[str, Row]) -> bool | None:
+def _verdict(draws: list[_Draw], rows: Mapping[str, _Gist]) -> bool | None:
     """True: one passed; False: all were tried in vain; None: some are yet to be tried."""
-    verdicts = [rows[draw.key]["verdict"] if draw.key in rows else None for draw in draws]
+    verdicts = [rows[draw.key].verdict if draw.key in rows else None for draw in draws]
     return True if True in verdicts else None if None in verdicts else False
 
 
-def _next_lines(questions: list[list[_Draw]], rows: Mapping[str, Row], failed: Collection[str]) -> set[int]:
+def _next_lines(questions: list[list[_Draw]], rows: Mapping[str, _Gist], failed: Collection[str]) -> set[int]:
     """The lines of the draws to try next, one a question; where a call has failed in this run, the question rests."""
     undecided = (draws for draws in questions if _verdict(draws, rows) is None)
     following = (next(draw for draw in draws if draw.key not in rows) for draws in undecided)
@@ -200,7 +215,7 @@ def _trials(path: Path, lines: set[int], job: Trials) -> Iterator[Trial]:
 
 def _screened(
     questions: list[list[_Draw]],
-    rows: Mapping[str, Row],
+    rows: Mapping[str, _Gist],
     failed: Mapping[str, EdgedcError],
     unusable_draws: Counter[str],
     spent: float,
@@ -212,14 +227,14 @@ def _screened(
         rejected=verdicts.count(False),
         unfinished=verdicts.count(None),
         undrawn=verdicts.count("undrawn"),
-        by_draw=_shares((row.get("draw", 0) + 1, row["verdict"]) for row in tried),
-        by_subquestions=_shares((len(row["subquestions"]), row["verdict"]) for row in tried),
+        by_draw=_shares((row.draw + 1, row.verdict) for row in tried),
+        by_subquestions=_shares((row.subquestions, row.verdict) for row in tried),
         unusable=unusable_draws,
         foreign=len(rows) - len(tried),
         spent=spent,
         error=next(reversed(failed.values()), None),
-        simulated=any(row["simulated"] for row in tried),
-        unsupported={name for row in tried for name in row["unsupported"]},
+        simulated=any(row.simulated for row in tried),
+        unsupported={name for row in tried for name in row.unsupported},
     )
 
 

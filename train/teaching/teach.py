@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from edgedc.errors import EdgedcError, InputError
-from edgedc.files import Row, RowWriter
+from edgedc.files import Row
 from edgedc.flags import flag
 from edgedc.prompts import MAX_SUBQUESTIONS, MAX_TOKENS_DECOMPOSE
 from edgedc.tasks import Example
@@ -16,9 +16,12 @@ from edgedc.tasks import Example
 from ..calls.engines import Failure, run
 from ..calls.projection import Projection, cost_of, project
 from ..calls.remote import CallSettings
+from ..calls.rows import Rows
 from ..calls.spending import Spending
 from .draws import Draw, draw_of
 from .teachers import GoldTeacher, RemoteTeacher, Teacher
+
+SYNC_S = 1.0  # of rows that cost nothing, a loss of power may take so many seconds
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class TeachSettings(CallSettings):
         super().__post_init__()
         cap, shots = self.max_subquestions, self.shots
         for name, wrong, must in (
+            ("teacher", not self.teacher, "not be empty"),
             ("draws", self.draws < 1, "be at least 1"),
             ("temperature", not 0 <= self.temperature <= 2, "be from 0 to 2"),
             ("temperature", self.draws > 1 and not self.temperature, "be above 0, or all draws would be the same"),
@@ -66,6 +70,14 @@ class Progress:
     error: EdgedcError | None
 
 
+class _Gist(NamedTuple):
+    """What is counted of a row."""
+
+    outcome: str
+    unsupported: tuple[str, ...]
+    simulated: bool
+
+
 @dataclass
 class Taught:
     """What the file holds of what was asked for: draws by outcome, and how many are missing because calls failed.
@@ -82,11 +94,11 @@ class Taught:
     unsupported: set[str] = field(default_factory=set)
     simulated: bool = False
 
-    def add(self, row: Row) -> None:
-        self.outcomes[row["outcome"]] += 1
+    def add(self, gist: _Gist) -> None:
+        self.outcomes[gist.outcome] += 1
         self.missing -= 1
-        self.unsupported.update(row["unsupported"])
-        self.simulated = self.simulated or row["simulated"]
+        self.unsupported.update(gist.unsupported)
+        self.simulated = self.simulated or gist.simulated
 
 
 def teach(
@@ -102,27 +114,29 @@ def teach(
 
     `announce` gets what is to come before anything is asked. Rows are written as the replies come, so that a kill loses
     what was in flight and nothing else. A call that fails after its retries is counted, and a rerun asks it again.
-    Raises InputError for a question without a decomposition where those are to be taken, and whatever
-    `engines.run` raises when there is no point in asking on: BudgetError, or the last of many failures.
+    Raises InputError, before anything is asked, for a file that holds other rows and for a question without a
+    decomposition where those are to be taken, and whatever `engines.run` raises when there is no point in asking on:
+    BudgetError, or the last of many failures.
     """
-    if isinstance(teacher, GoldTeacher):
-        _check_gold(examples)
-    cost = partial(cost_of, price=teacher.price)
-    with RowWriter(out) as writer, Spending(out, writer.rows, cost) as spending:
-        return _ask(plan(examples, teacher, settings), teacher, settings, writer, spending, announce, report)
 
+    def gist(row: Row) -> _Gist:
+        if "outcome" not in row:
+            raise InputError(f"{out}: holds rows that  edgedc teach  did not write; give another file to write to")
+        return _Gist(row["outcome"], tuple(row["unsupported"]), row["simulated"])
 
-def _check_gold(examples: Iterable[Example]) -> None:
-    missing = next((example.id for example in examples if example.decomposition is None), None)
-    if missing is not None:
-        raise InputError(f"question {missing} has no decomposition of its own: name a model with --teacher")
+    sync_s = 0.0 if isinstance(teacher, RemoteTeacher) else SYNC_S
+    with (
+        Rows(out, gist, asked=teacher.name, price=teacher.price, sync_s=sync_s) as rows,
+        Spending(out, rows.gists, rows.cost) as spending,
+    ):
+        return _ask(plan(examples, teacher, settings), teacher, settings, rows, spending, announce, report)
 
 
 def _ask(
     plan: Callable[[], Iterator[Draw]],
     teacher: Teacher,
     settings: TeachSettings,
-    writer: RowWriter,
+    rows: Rows[_Gist],
     spending: Spending,
     announce: Callable[[Projection], None],
     report: Callable[[Progress], None],
@@ -132,17 +146,17 @@ def _ask(
 
     def first() -> Iterator[Draw]:
         for draw in plan():
-            known = found if draw.key in writer.rows else missing
+            known = found if draw.key in rows.gists else missing
             if draw.key not in known:
                 known.add(draw.key)
                 if known is missing:
                     yield draw
 
-    announce(project(first(), writer.rows.values(), teacher, settings, spending.total))
+    announce(project(first(), rows.replies, teacher, settings, spending.total))
     total = len(found) + len(missing)
     taught = Taught(Counter(), total, spending.total, spending.lost)
     for key in found:
-        taught.add(writer.rows[key])
+        taught.add(rows.gists[key])
 
     def asked() -> Iterator[Draw]:
         for draw in plan():
@@ -162,21 +176,28 @@ def _ask(
                 spending.failed(result.item.key, result.error)
                 taught.error = result.error
             else:
-                writer.write(result)
-                spending.answered(result)
-                taught.add(result)
+                rows.write(result)
+                spending.answered(result["key"], cost_of(result, teacher.price))
+                taught.add(rows.gists[result["key"]])
             taught.spent, taught.lost = spending.total, spending.lost
             report(Progress(total - taught.missing, total, failed, spending.total, taught.error))
     return taught
 
 
 def plan(examples: Iterable[Example], teacher: Teacher, settings: TeachSettings) -> Callable[[], Iterator[Draw]]:
-    """All draws, in order: a run that ends early has asked every question once before it asks one twice."""
+    """All draws, in order: a run that ends early has asked every question once before it asks one twice.
+
+    They raise InputError for an empty question, and for one without the decomposition that is to be taken.
+    """
 
     def draws() -> Iterator[Draw]:
         for number in range(settings.draws):
             seed = settings.draw_seed + number if isinstance(teacher, RemoteTeacher) else None
             for example in examples:
+                if isinstance(teacher, GoldTeacher) and example.decomposition is None:
+                    raise InputError(
+                        f"question {example.id} has no decomposition of its own: name a model with --teacher"
+                    )
                 yield draw_of(example, teacher.identity, teacher.form, number, seed)
 
     return draws

@@ -2,14 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgedc.backends import choose, open_choice
 from edgedc.bundle import MANIFEST
-from edgedc.errors import InputError
+from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, sha256_of
 from edgedc.generation import Backend
 from edgedc.ledger import Price
@@ -113,16 +113,25 @@ class LocalTeacher:
     @contextmanager
     def open(self, share: float) -> Iterator[Callable[[Draw], Row]]:  # noqa: ARG002
         backend = _open_local(self.path)
-        lock = threading.Lock()
+        lock, over = threading.Lock(), threading.Event()
+
+        def go_on(_: str = "") -> None:
+            if over.is_set():
+                raise EdgedcError("nobody waits for this reply any more")
 
         def ask(draw: Draw) -> Row:
             assert self.form.max_tokens is not None
             with lock:
-                made = backend.generate(draw.messages, max_tokens=self.form.max_tokens)
+                go_on()
+                made = backend.generate(draw.messages, max_tokens=self.form.max_tokens, on_text=go_on)
             return row_of(draw, self.form, self.name, made, cost=0.0)
 
-        with closing(backend):
+        try:
             yield ask
+        finally:
+            over.set()
+            with lock:  # after Ctrl-C a reply may be under way, and its model must not be freed beneath it
+                backend.close()
 
 
 def find_teacher(settings: "TeachSettings") -> Teacher:

@@ -12,9 +12,9 @@ from edgedc.prompts import final_answer
 from edgedc.tasks import Example, find_task
 
 from ..calls.remote import Remote
-from ..sets.pairs import solver_messages
+from ..sets.pairs import decomposition_in, solver_messages
 
-_KEPT = ("id", "task", "split", "question", "premise", "answer", "draw", "status", "subquestions")
+_KEPT = ("id", "task", "split", "question", "premise", "answer", "answers", "draw", "status", "subquestions")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Trials:
         messages, solver = solver_messages(demonstration), self.solver
         asked = [solver.name, messages, solver.temperature, self.seed, solver.max_tokens]
         known = [demonstration.get(name, "") for name in ("task", "answer", "draw")]
+        known += [answers] if (answers := demonstration.get("answers")) else []
         return Trial(key_of("screen", *asked, *known), demonstration, messages)
 
     @contextmanager
@@ -68,7 +69,7 @@ class Trials:
             "demonstration": shown.get("key", ""),
             **{name: shown[name] for name in _KEPT if name in shown},
             "solver": self.solver.name,
-            "mode": "static" if shown["status"] == "decomposed" else "cot",
+            "mode": "static" if decomposition_in(shown).status == "decomposed" else "cot",
             "temperature": self.solver.temperature,
             "seed": self.seed,
             "max_tokens": self.solver.max_tokens,
@@ -88,5 +89,7 @@ def _passes(shown: Row, made: Generation) -> bool:
     """By the task's strict metric. A solution that was cut or refused is none, whatever stands in it."""
     if made.finish_reason in ("length", *REFUSALS):
         return False
-    example = Example(str(shown.get("id", "")), shown["question"], shown.get("premise", ""), shown["answer"])
-    return find_task(shown["task"]).score(made.text, example)
+    # Some tasks score by `answers` alone; a row of one's own may have nothing but `answer`.
+    answers = tuple(tuple(spans) for spans in shown.get("answers") or [[shown["answer"]]])
+    asked = str(shown.get("id", "")), shown["question"], shown.get("premise", ""), shown["answer"]
+    return find_task(shown["task"]).score(made.text, Example(*asked, answers=answers))
