@@ -136,7 +136,7 @@ def test_questions_that_do_not_fit_are_said(make, tmp_path) -> None:
 
 
 def test_an_adapter_over_four_bits_comes_closer_on_the_dequantised_base(make, tmp_path) -> None:
-    pytest.importorskip("bitsandbytes", reason="it is not installed")
+    pytest.importorskip("bitsandbytes", reason="the extra `qlora` is not installed")
     out = merge(make(lora(), tuning="qlora"), tmp_path / "out", MergeSettings())
     told = read_manifest(out).recipe["merge"]
     assert told["onto"] == "dequantised base"

@@ -17,9 +17,9 @@ from edgedc.cli import cli
 from edgedc.decomposition import decomposition_of, parse, render
 from edgedc.errors import EdgedcError, InputError
 from edgedc.prompts import decompose_messages
-from train.fitting.base import find_base, load_base, with_adapter
-from train.fitting.data import IGNORED, Encoded, encode
-from train.fitting.packing import completion_loss, packed, padded
+from train.fitting.base import find_base
+from train.fitting.data import IGNORED, encode
+from train.fitting.packing import packed, padded
 from train.fitting.scratch import make_tokenizer
 from train.fitting.sft import train
 from train.merge import merge
@@ -234,36 +234,6 @@ def test_full_tuning_writes_a_whole_model(model_folder, rows, tmp_path):
     assert before.keys() == after.keys()
     assert not any(before[key].equal(after[key]) for key in before if "norm" not in key)
     backend.close()
-
-
-def test_qlora_says_what_is_missing(model_folder, rows, tmp_path):
-    settings = dataclasses.replace(QUICK, from_scratch=None, base=str(model_folder), tuning="qlora")
-    if torch.cuda.is_available():
-        pytest.skip("this machine has what qlora needs")
-    with pytest.raises(InputError, match="--tuning qlora needs a CUDA GPU, and PyTorch finds none: use --tuning lora"):
-        train(rows, tmp_path / "out", settings, print)
-
-
-def test_qlora_learns_over_a_base_in_four_bits(model_folder):
-    pytest.importorskip("bitsandbytes")
-    from bitsandbytes.nn import Linear4bit
-
-    tokenizer, base = load_base(str(model_folder), dtype=torch.float32, quantised=True)
-    model = with_adapter(base, QUICK)
-    packed_layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
-    assert len(packed_layers) == 2 * 7  # of two layers, and not the embedding
-    trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert all("lora_" in name for name in trained)
-    batch = padded([Encoded(tokenizer("How many pens are there?")["input_ids"], 3)], 0)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(5):
-        loss = completion_loss(model, batch, model.get_output_embeddings())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
 
 
 @pytest.mark.parametrize(

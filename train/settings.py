@@ -54,7 +54,7 @@ class TrainSettings:
     prompt_style: Style = flag("compact-1", "Prompt that the student is trained on and runs with.")
     max_subquestions: int | None = flag(MAX_SUBQUESTIONS, "Cap in the student's prompt.")
     tuning: Literal["lora", "qlora", "full"] = flag(
-        "lora", "An adapter, an adapter on a base held in 4 bits (CUDA and bitsandbytes), or every weight."
+        "lora", "An adapter, an adapter on a base held in 4 bits (by bitsandbytes), or every weight."
     )
     lora_rank: int = flag(16, "Rank of the adapter.")
     lora_alpha: int = flag(32, "Scale of the adapter.")

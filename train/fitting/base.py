@@ -41,8 +41,6 @@ def check_tuning(settings: TrainSettings) -> None:
         raise InputError(
             "--tuning qlora: there is no base to hold in 4 bits with --from-scratch; leave one of them out"
         )
-    if not torch.cuda.is_available():
-        raise InputError("--tuning qlora needs a CUDA GPU, and PyTorch finds none: use --tuning lora")
     if find_spec("bitsandbytes") is None:
         raise MissingExtra("bitsandbytes", "qlora")
 
@@ -95,6 +93,8 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(name, **how)
     except OSError as error:
         raise InputError(f"{name}: cannot be loaded as a base model: {str(error).splitlines()[0]}") from error
+    if quantised and model.device.type == "cpu":
+        _settle_on_cpu(model)
     if not tokenizer.chat_template:
         raise InputError(f"{name}: its tokenizer has no chat template; take the instruct version of the model")
     if tokenizer.pad_token_id is None:
@@ -121,6 +121,23 @@ def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
+
+
+def _settle_on_cpu(model: PreTrainedModel) -> None:
+    """Have a model in 4 bits stay as it is, and exact, when it is measured on a CPU; and let go of its file.
+
+    bitsandbytes lays weights out anew for bfloat16 when they are first used without gradients, where the CPU has
+    AVX-512 BF16, and never back: a model measured between two steps would pass on no gradient from then on. And
+    tensors taken from a mapped file keep all of it in memory, what 4 bits have replaced included.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.clone()
 
 
 def base_dtype() -> torch.dtype:
