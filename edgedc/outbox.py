@@ -47,8 +47,8 @@ class Question:
     `job` is what was asked, of whom and how; it never holds a key. `begun` is what has been received of the answer,
     which may be all of it; None where nothing has. `batch` is the file of the batch that it belongs to, "" where it
     belongs to none. `attempts` counts how often it has failed, and `error` says how at last. `doubtful` counts calls
-    that were cut off, by a kill or Ctrl-C, after they were sent or just before: a server may bill those too. `shown`:
-    its answer may have been shown before.
+    that were sent and came to nothing, by a kill, Ctrl-C or a failure: a server may bill those too. `shown`: its answer
+    may have been shown before.
     """
 
     id: int
@@ -122,15 +122,15 @@ class Outbox:
         return {row["key"] for row in self._database.rows("SELECT key FROM question WHERE batch = ?", batch)}
 
     def calling(self, id: int) -> None:
-        """A call is about to be sent: whatever becomes of it, it may be billed."""
+        """A call begins to leave this device: whatever becomes of it, it may be billed."""
         self._set(id, "calling = calling + 1")
 
-    def spared(self, id: int) -> None:
-        """A call was not sent after all, or refused: nobody bills it."""
-        self._set(id, "calling = max(calling - 1, 0)")
+    def failed_call(self, id: int, doubtful: int) -> None:
+        """One that was sent has come to nothing; so many of its attempts may be billed."""
+        self._set(id, "calling = max(calling - 1, 0), doubtful = doubtful + ?", doubtful)
 
     def keep(self, id: int, begun: Row, *, call: bool = True) -> None:
-        """What there is of the answer by now. `call`: one that was sent has come to its end."""
+        """What there is of the answer by now. `call`: one that was sent has come to a reply."""
         self._set(id, "calling = max(calling - ?, 0), begun = ?", int(call), json.dumps(begun))
 
     def failed(self, id: int, error: str, *, refused: bool = False) -> None:

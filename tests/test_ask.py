@@ -129,6 +129,30 @@ def test_a_solver_that_is_down_is_said_in_the_last_line(run: Run) -> None:
     assert "0 bytes left this device" in err
 
 
+def test_what_was_never_sent_is_not_said_to_be_billed(
+    run: Run, server: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgedc.solvers.openai._FIRST_WAIT_S", 0.01)
+    args = ("Q?", *far(server, "--mode", "cot"))
+    server.fault = lambda _prompt, _number: "drop"
+    assert "\n2 more calls failed and were repeated; a provider may bill 2 of those too\n" in run(*args)[2]
+    row = json.loads(run(*args, "--json")[1])
+    assert (row["retried"], row["retried_doubtful"]) == (2, 2)
+    server.unplug()
+    assert "\n2 more calls failed and were repeated\n" in run(*args)[2]
+    row = json.loads(run(*args, "--json")[1])
+    assert (row["retried"], row["retried_doubtful"]) == (2, 0)
+
+
+def test_the_repeats_of_a_decomposer_elsewhere_are_counted(
+    run: Run, server: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgedc.solvers.openai._FIRST_WAIT_S", 0.01)
+    server.fault = lambda _prompt, number: "busy" if number == 1 else ""
+    row = json.loads(run("Q?", *far(server), "--json")[1])
+    assert (row["status"], row["retried"]) == ("answered", 1)
+
+
 def test_the_whole_pairing(run: Run, bundle_folder: Path) -> None:
     """The fixture's model knows the first train problems by heart."""
     problem = next(p for p in problems("train", 6) if len(p.steps) > 1)

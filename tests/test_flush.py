@@ -391,8 +391,41 @@ def test_a_call_that_a_kill_cuts_off_is_asked_again_and_said_to_be_doubtful(
     assert (question["received"], question["attempts"]) == (["decompose"], 0)
     (row,) = run.rows("flush", "--json")
     assert row["doubtful"] == 1
-    assert any("1 call was cut off, and may have been billed twice" in note for note in row["notes"])
+    assert any("1 call was sent in vain, and may be billed too" in note for note in row["notes"])
     assert [count for prompt, count in server.billed.items() if "break down" in prompt] == [1]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_call_that_never_left_is_not_doubtful(
+    run: Run, server: Counting, family: Mother, how: signal.Signals
+) -> None:
+    """The decomposer answers, and nobody listens where the solver was: it is ended while it tries."""
+    with counting() as other:
+        other.unplug()
+        args = ["ask", QUESTION, "--decomposer-model", "d", "--decomposer-url", server.url, "--mode", "static"]
+        child = family.run([*args, "--solver-model", "m", "--solver-url", other.url, "--timeout", "60"])
+        child.until(lambda: any(row["received"] for row in waiting(run)))
+        time.sleep(0.1)
+        assert not child.ended()
+        os.kill(child.pid, how)
+        child.wait()
+        other.plug()
+        (row,) = run.rows("flush", "--json")
+        assert (row["doubtful"], row["notes"]) == (0, [])
+        assert (server.asked, other.billed.total()) == (1, 1)
+
+
+def test_a_call_that_broke_or_fell_silent_after_it_was_sent_is_doubtful(run: Run, server: Counting) -> None:
+    for fault in ("drop", "stall"):
+        before = server.asked
+        server.fault = lambda prompt, _, fault=fault: "" if "break down" in prompt else fault
+        assert run(*asked(server, "static", patience=1))[0] == 1
+        (question,) = waiting(run)
+        assert question["doubtful"] == server.asked - before - 1 >= 1
+        server.fault = lambda _prompt, _number: ""
+        (row,) = run.rows("flush", "--json")
+        assert row["doubtful"] == question["doubtful"]
+        assert any("sent in vain" in note for note in row["notes"])
 
 
 def test_an_answer_whose_printing_was_cut_off_is_printed_again_and_marked(
@@ -450,7 +483,7 @@ def kill_asks(run: Run, server: Counting, family: Mother, count: int) -> None:
         # A reply that nobody lived to keep is paid for again, and that is said: never more than were asked at once.
         again = [prompt for prompt in server.twice if question in prompt]
         assert len(again) <= 2
-        assert not again or any("billed twice" in note for note in answers[0]["notes"])
+        assert not again or any("billed too" in note for note in answers[0]["notes"])
     assert kept
     assert all(times <= 2 for times in server.billed.values())
     assert waiting(run) == []
@@ -485,7 +518,7 @@ def kill_flushes(run: Run, server: Counting, family: Mother, tmp_path: Path, kil
     assert {key for key, count in times.items() if count > 1} <= marked
     for row in [*printed, *rows]:
         again = [prompt for prompt in server.twice if row["question"] in prompt]
-        assert not again or any("billed twice" in note for note in row["notes"])
+        assert not again or any("billed too" in note for note in row["notes"])
 
 
 def test_a_killed_ask_loses_nothing_and_asks_nothing_twice_in_silence(

@@ -32,7 +32,7 @@ from edgedc.bench.percentiles import percentiles
 from edgedc.bench.screen import show
 from edgedc.bench.systems import System
 from edgedc.cli import cli
-from edgedc.errors import InputError, SolverReply, SolverUnreachable
+from edgedc.errors import InputError, SolverError, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Budget, Price, Usage, find_price
@@ -459,6 +459,57 @@ def test_tls_passes_through_with_its_name_and_its_certificate(tmp_path: Path, mo
     assert asked["Host"] == f"{host}:{port}"
     assert kept == pytest.approx(0.3, abs=SLACK)
     assert connected >= 0.3 * 3  # to connect, TLS 1.3's one round trip, and the call
+
+
+def unreached(url: str, via: str | None = None) -> tuple[str, SolverError]:
+    """What is said of a server that is not there."""
+    with closing(OpenAISolver("m", url, retries=0, via=via, timeout_s=20)) as solver:
+        with pytest.raises(SolverError) as caught:
+            solver.solve([{"role": "user", "content": "How many?"}], max_tokens=5)
+        return str(caught.value), caught.value
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:{dead}", "no-such-host.invalid"])
+def test_a_server_that_is_down_is_told_as_without_a_network(where: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        dead = taken.getsockname()[1]
+    url = f"http://{where.format(dead=dead)}/v1"
+    with through(Network("link", 20, 50, 50), url) as (via,):
+        said, error = unreached(url, via)
+    assert said == unreached(url)[0]
+    assert "cannot be reached ([Errno" in said
+    assert (type(error), error.bytes_sent, error.doubtful) == (SolverUnreachable, 0, 0)
+
+
+def test_a_server_that_does_not_accept_is_told_as_without_a_network() -> None:
+    with socket.socket() as full, socket.socket() as first:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        first.connect(full.getsockname())  # the next one waits
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        with (
+            through(Network("link", 20, 50, 50), url) as (via,),
+            closing(OpenAISolver("m", url, retries=0, via=via, connect_s=0.5)) as solver,
+            pytest.raises(SolverTimeout, match=r"no connection within 0\.5 s") as caught,
+        ):
+            solver.solve([{"role": "user", "content": "How many?"}], max_tokens=5)
+    assert (caught.value.bytes_sent, caught.value.doubtful) == (0, 0)
+
+
+def test_a_server_that_is_down_behind_tls_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    url = "https://no-such-host.invalid/v1"
+    with through(Network("link", 20, 50, 50), url):
+        said, error = unreached(url)
+    assert said.startswith("no-such-host.invalid: cannot be reached (502 [Errno ")
+    assert error.doubtful == 0
+
+
+@pytest.mark.parametrize("url", ["http://x:port/v1", "http://x:99999/v1", "https://[::1/v1", "nowhere"])
+def test_a_url_that_is_none_is_left_to_whoever_opens_it(url: str) -> None:
+    with through(LINK, url) as (via,), pytest.raises(InputError, match="--solver-url"):
+        OpenAISolver("m", url, via=via)
 
 
 def test_what_cannot_be_put_between_is_refused() -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -484,8 +485,68 @@ def test_a_refused_port_and_an_unknown_host_are_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
     for address in (url, "http://no-such-host.invalid/v1"):
-        with solver_at(address) as solver, pytest.raises(SolverUnreachable, match="--solver-url"):
+        with solver_at(address) as solver, pytest.raises(SolverUnreachable, match="--solver-url") as caught:
             solver.solve(ASKED, max_tokens=10)
+        assert (caught.value.doubtful, caught.value.bytes_sent) == (0, 0)
+
+
+def test_a_proxy_or_a_tls_handshake_that_fails_lets_nothing_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy takes the connection and is silent; then it is no TLS that answers."""
+    budget = Budget(1.0, PRICE)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with (
+            solver_at("https://solver.example/v1", read_s=0.3, budget=budget) as solver,
+            pytest.raises(SolverTimeout, match="no connection within") as caught,
+        ):
+            solver.solve(ASKED, max_tokens=10)
+        assert (caught.value.doubtful, caught.value.bytes_sent, budget.spent) == (0, 0, 0)
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def answer() -> None:
+            with plain.accept()[0] as end:
+                end.recv(1)
+                end.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with (
+            solver_at(f"https://127.0.0.1:{plain.getsockname()[1]}/v1", budget=budget) as solver,
+            pytest.raises(SolverUnreachable, match="cannot be reached") as caught,
+        ):
+            solver.solve(ASKED, max_tokens=10)
+        assert (caught.value.doubtful, caught.value.bytes_sent, budget.spent) == (0, 0, 0)
+
+
+def test_a_call_that_is_ended_before_anything_was_sent_costs_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    budget = Budget(1.0, PRICE)
+    with solver_at(url, retries=2, budget=budget) as solver, pytest.raises(KeyboardInterrupt):
+        solver.solve(ASKED, max_tokens=10, on_text=interrupt)
+    assert (budget.spent, budget.reserved) == (0, 0)
+    budget = Budget(1.0, PRICE)
+    with server(GOOD) as made, solver_at(made.url, budget=budget) as solver, pytest.raises(KeyboardInterrupt):
+        solver.solve(ASKED, max_tokens=10, on_text=interrupt)
+    assert budget.spent == pytest.approx(WORST)
+
+
+def interrupt(_: str) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_given_up_before_it_was_sent_is_never_sent() -> None:
+    """Its connection comes just as the time to connect is up."""
+    with server(GOOD) as made, solver_at(made.url) as solver:
+        line = solver._endpoint._lines.take()
+        hear, heard = line.trace(lambda: heard.append(True), relayed=False), []
+        line.cut(line.turn)
+        with pytest.raises(httpx.ConnectError):
+            line.client.post(made.url, json={}, extensions={"trace": hear})
+        line.client.close()
+    assert heard == []
+    assert made.requests == []
 
 
 def test_fields_that_a_server_does_not_take_are_left_out_and_that_is_said() -> None:
@@ -588,6 +649,8 @@ def test_a_budget_holds_over_many_calls() -> None:
         "ftp://x/v1",
         "http://",
         "http://x:port/v1",
+        "http://127.0.0.1:99999/v1",
+        "http://127.0.0.1:0/v1",
         "http://[::1/v1",
         "http://a..b/v1",
         f"http://{'a' * 64}.com/v1",

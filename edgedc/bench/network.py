@@ -2,9 +2,10 @@
 
 Connections go through a relay on this machine that holds every byte back for half a round trip and lets no more through
 than the link carries; all connections share the link. It adds to the path that there really is. It opens a connection
-one round trip late, as TCP's handshake would; it has no packet loss, no slow start and no jitter, so that a real
-network of that kind is slower rather than faster. TLS passes through unread: a server behind https is reached by
-CONNECT, for which the relay is named as the proxy of this process, and so its name and its certificate stay its own.
+one round trip late, as TCP's handshake would, and says why where it cannot; it has no packet loss, no slow start and no
+jitter, so that a real network of that kind is slower rather than faster. TLS passes through unread: a server behind
+https is reached by CONNECT, for which the relay is named as the proxy of this process, and so its name and its
+certificate stay its own.
 """
 
 import os
@@ -12,7 +13,7 @@ import socket
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -96,27 +97,35 @@ def through(network: Network | None, *urls: str) -> Iterator[list[str | None]]:
         link = _Link(network)
         made: dict[str, str | None] = {}
         for url in dict.fromkeys(urls):
-            parts = urlsplit(url)
-            if parts.scheme == "https":
-                if parts.hostname in ("localhost", "127.0.0.1", "::1"):
-                    raise InputError(f"{url}: --network needs http for a server on this machine")
-                made[url] = None
-            elif parts.scheme == "http" and parts.hostname:
-                port = stack.enter_context(_relay(link, (parts.hostname, parts.port or 80)))
-                made[url] = f"127.0.0.1:{port}"
+            scheme, host, port = _server_of(url)
+            if scheme == "https" and host in ("localhost", "127.0.0.1", "::1"):
+                raise InputError(f"https://{host}: --network needs http for a server on this machine")
+            if scheme == "http":
+                made[url] = f"127.0.0.1:{stack.enter_context(_relay(link, (host, port), _to_solver))}"
             else:
-                made[url] = None  # not a server's: whoever opens it says so
-        if secure := [url for url in made if url.startswith("https:")]:
+                made[url] = None
+        if secure := [url for url in made if _server_of(url)[0] == "https"]:
             upstreams = {url: _proxy_of(url) for url in secure}
             if len(set(upstreams.values())) > 1:
                 raise InputError("--network: some servers are behind a proxy and some are not; measure them apart")
             upstream = upstreams[secure[0]]
             proxy = urlsplit(upstream) if upstream else None
             target = (proxy.hostname or "", proxy.port or 80) if proxy else None
-            port = stack.enter_context(_relay(link, target, connect=target is None))
+            port = stack.enter_context(_relay(link, target, _to_client_of_proxy if target is None else _as_it_is))
             login, at, _ = proxy.netloc.rpartition("@") if proxy else ("", "", "")
             stack.enter_context(_environment(https_proxy=f"http://{login}{at}127.0.0.1:{port}", no_proxy=""))
         yield [made[url] for url in urls]
+
+
+def _server_of(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port; the scheme is "" for what is not a server's: whoever opens it says so."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return "", "", 0
+    known = parts.scheme in ("http", "https") and parts.hostname
+    return (parts.scheme, parts.hostname or "", port) if known else ("", "", 0)
 
 
 def _proxy_of(url: str) -> str:
@@ -197,9 +206,28 @@ def _shut(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
+def _to_solver(error: OSError | None) -> bytes:
+    """What edgedc/solvers/wire.py waits for: a line, empty or with the reason."""
+    return f"{error or ''}\n".encode()
+
+
+def _to_client_of_proxy(error: OSError | None) -> bytes:
+    """The reply to its CONNECT (RFC 9110, 9.3.6)."""
+    status = f"502 {error}" if error else "200 Connection established"
+    return f"HTTP/1.1 {status}\r\n\r\n".encode()
+
+
+def _as_it_is(error: OSError | None) -> bytes:  # noqa: ARG001
+    """The proxy behind the relay answers by itself."""
+    return b""
+
+
 @contextmanager
-def _relay(link: _Link, target: tuple[str, int] | None, *, connect: bool = False) -> Iterator[int]:
-    """A port of this machine that leads over the link to `target`; with `connect`, to where an HTTP CONNECT asks."""
+def _relay(link: _Link, target: tuple[str, int] | None, told: Callable[[OSError | None], bytes]) -> Iterator[int]:
+    """A port of this machine that leads over the link to `target`; without one, to where an HTTP CONNECT asks.
+
+    Whoever connects is `told` first what came of the connection to there.
+    """
     ends = _Ends()
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
 
@@ -212,14 +240,18 @@ def _relay(link: _Link, target: tuple[str, int] | None, *, connect: bool = False
 
         def serve(near: socket.socket) -> None:
             try:
-                where = _asked(near) if connect else target
-                assert where
-                with suppress(OSError), socket.create_connection(where, timeout=_CONNECT_S) as far:
-                    far.settimeout(None)
-                    ends.add(far)
+                where = target or _asked(near)
+                try:
+                    far = socket.create_connection(where, timeout=_CONNECT_S)
+                except OSError as error:
                     time.sleep(link.rtt_s)
-                    if connect:
-                        near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    near.sendall(told(error))
+                    return
+                with far:
+                    far.settimeout(None)
+                    time.sleep(link.rtt_s)
+                    near.sendall(told(None))
+                    ends.add(far)
                     _exchange(near, far, link)
                     ends.remove(far)
             except (OSError, ValueError):

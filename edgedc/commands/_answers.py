@@ -1,7 +1,7 @@
 """Answers as people and machines read them."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from edgedc.commands._paid import Job, Remote
 from edgedc.decomposition import decomposition_of, render
@@ -10,11 +10,26 @@ from edgedc.ledger import Price
 from edgedc.pipeline import Answer, Stage
 
 
+@dataclass(frozen=True)
+class Repeats:
+    """Calls that failed and were repeated, and those of them that may be billed; those that were sent, that is."""
+
+    all: int
+    doubtful: int
+
+
+def repeats(*remotes: Remote | None) -> Repeats:
+    """By these, each counted once, since they were opened."""
+    solvers = {id(remote): remote.solver for remote in remotes if remote}.values()
+    return Repeats(sum(s.retried for s in solvers), sum(s.retried_doubtful for s in solvers))
+
+
 def row_of(
-    job: Job, key: str, result: Answer, solver: Remote, decomposer: Remote | None = None, *, retried: int = 0
+    job: Job, key: str, result: Answer, solver: Remote, decomposer: Remote | None = None, *, before: Repeats
 ) -> Row:
-    """An answer, or what there is of it, as --json and JSONL outputs have it. `retried`: calls that were repeated."""
+    """An answer, or what there is of it, as --json and JSONL outputs have it. `before`: the repeats before it."""
     decomposition = result.decomposition
+    now = repeats(solver, decomposer)
     stages = [_stage(stage, decomposer if stage.name == "decompose" else solver) for stage in result.stages]
     costs = [stage["cost_usd"] for stage in stages]
     remarks = [*solver.solver.remarks, *(decomposer.solver.remarks if decomposer else [])]
@@ -39,7 +54,8 @@ def row_of(
         "cost_usd": None if None in costs else sum(costs),
         "booked_usd": result.booked,
         "price": _price(solver),
-        "retried": retried,
+        "retried": now.all - before.all,
+        "retried_doubtful": now.doubtful - before.doubtful,
         "stages": stages,
     }
 
@@ -66,7 +82,9 @@ def summary(row: Row, solver: Remote, names: dict[str, str]) -> Iterator[str]:
     for stage in row["stages"]:
         yield f"{stage['name']}: {names[_by(stage)]}, {_measured(stage)}"
     if row["retried"]:
-        yield f"{row['retried']} more calls failed and were repeated; a provider may bill those too"
+        doubtful = row["retried_doubtful"]
+        billed = f"; a provider may bill {doubtful} of those too" if doubtful else ""
+        yield f"{row['retried']} more calls failed and were repeated{billed}"
     yield f"{row['seconds']:.2f} s, {_money(row, solver)}, {row['bytes_sent']} bytes left this device"
 
 

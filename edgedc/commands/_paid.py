@@ -1,6 +1,7 @@
 """What `edgedc ask` and `edgedc flush` share: paying a solver, and keeping what was paid for."""
 
 import re
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedc.decomposition import decomposition_of
-from edgedc.errors import BudgetError, EdgedcError, InputError, SolverRefused
+from edgedc.errors import EdgedcError, InputError, SolverError, SolverRefused
 from edgedc.files import Row, key_of
 from edgedc.flags import flag
 from edgedc.generation import Generation, Message, Solver
@@ -89,7 +90,7 @@ def prompts() -> str:
 
 
 class Kept:
-    """A question of the outbox while it is worked on: calls are noted before they are sent, replies as they come.
+    """A question of the outbox while it is worked on: calls are noted as they are sent, replies as they come.
 
     `trouble` says why a reply could not be kept, "" while all is well: it is paid for, and is used all the same.
     """
@@ -105,12 +106,22 @@ class Kept:
         return bool(self.begun and any(stage.where == "remote" and not stage.failed for stage in self.begun.stages))
 
     def noting(self, call: Callable[..., Generation]) -> Callable[..., Generation]:
+        """Of a call of which nothing has left this device nobody can bill anything: it is not noted."""
+
         def noted(messages: Sequence[Message], **how: Any) -> Generation:
-            self.box.calling(self.question.id)
+            sent = threading.Event()
+
+            def sending() -> None:
+                if not sent.is_set():  # one note for all attempts
+                    self.box.calling(self.question.id)
+                    sent.set()
+
             try:
-                return call(messages, **how)
-            except (SolverRefused, BudgetError):
-                self.box.spared(self.question.id)
+                return call(messages, on_sending=sending, **how)
+            except SolverError as error:
+                if sent.is_set():
+                    with suppress(EdgedcError):  # the first error is the one to be told, and the note stays
+                        self.box.failed_call(self.question.id, error.doubtful)
                 raise
 
         return noted
@@ -118,7 +129,7 @@ class Kept:
     def stage(self, stage: Stage, begun: Begun) -> None:
         self.begun = begun
         try:
-            self.box.keep(self.question.id, begun.row(), call=stage.where == "remote")
+            self.box.keep(self.question.id, begun.row(), call=stage.where == "remote" and not stage.failed)
         except EdgedcError as error:
             self.trouble = f"a reply could not be kept in the outbox: {error}"
 

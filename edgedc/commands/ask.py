@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from edgedc.commands._answers import row_of, summary, text_of
+from edgedc.commands._answers import repeats, row_of, summary, text_of
 from edgedc.commands._batch import Progress, keyed, open_output
 from edgedc.commands._desk import Desk
 from edgedc.commands._fallback import answer_here, choose_fallback
@@ -172,10 +172,9 @@ def _kept(box: Outbox | None, job: Job, key: str = "", batch: str = "") -> Itera
 def _one(pair: Pair, job: Job, as_json: bool) -> None:
     screen = Screen() if sys.stdout.isatty() and not as_json else None
     with _kept(pair.box, job) as kept:
-        retried = pair.solver.solver.retried
+        before = repeats(pair.solver, pair.far)
         result = pair.answer(job, kept, screen)
-        retried = pair.solver.solver.retried - retried
-        row = row_of(job, kept.question.key if kept else "", result, pair.solver, pair.far, retried=retried)
+        row = row_of(job, kept.question.key if kept else "", result, pair.solver, pair.far, before=before)
         if kept:
             kept.show(partial=result.partial)
         if as_json:
@@ -232,11 +231,11 @@ def _forget(box: Outbox, batch: str, keys: Iterable[str]) -> None:
 
 def _row(pair: Pair, job: Job, key: str, kept: Kept | None) -> Row:
     """A question that cannot be asked becomes a failed row; what concerns the others too is raised."""
-    retried = pair.solver.solver.retried
+    before = repeats(pair.solver, pair.far)
     try:
         result = pair.answer(job, kept, None)
     except (ContextError, SolverRefused) as error:
         if isinstance(error, SolverRefused) and not about_request(error):
             raise
         return {"question": job.question, "status": "failed", "error": str(error)}
-    return row_of(job, key, result, pair.solver, pair.far, retried=pair.solver.solver.retried - retried)
+    return row_of(job, key, result, pair.solver, pair.far, before=before)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgedc.commands._answers import row_of, text_of
+from edgedc.commands._answers import repeats, row_of, text_of
 from edgedc.commands._asking import duration
 from edgedc.commands._desk import Desk
 from edgedc.commands._paid import Job, Kept, Paying, about_request, open_outbox, prompts, work
@@ -98,7 +98,7 @@ def _line(row: Row) -> str:
 
 def _doubt(calls: int) -> str:
     were = "call was" if calls == 1 else "calls were"
-    return f"{calls} {were} cut off, and may have been billed twice"
+    return f"{calls} {were} sent in vain, and may be billed too"
 
 
 def _drop(box: Outbox, key: str) -> None:
@@ -169,7 +169,7 @@ class _Flush:
         asked = kept.question.job["model"]  # a price that stood in for this one's is not another model's
         solver = self._desk.solver(job.model, job.url, job.price_as if job.model == asked else "")
         far = self._desk.far_decomposer(job)
-        retried = solver.solver.retried
+        before = repeats(solver, far)
         decomposer = None if kept.begun and kept.begun.decomposition else self._desk.decomposer(job)
         result = work(job, solver.solver, decomposer, kept=kept)
         if result.partial:
@@ -179,7 +179,7 @@ class _Flush:
             ):  # else it is the decomposer's fault
                 self._down.add((job.model, job.url))
             return result.error
-        row = row_of(job, kept.question.key, result, solver, far, retried=solver.solver.retried - retried)
+        row = row_of(job, kept.question.key, result, solver, far, before=before)
         notes = [*row["notes"], *_history(job, kept.question)]
         history = {"shown_before": kept.question.shown, "doubtful": kept.question.doubtful}
         self._show(row | {"notes": notes} | history, kept)

@@ -3,7 +3,7 @@
 import base64
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +20,9 @@ from edgedc.solvers.speech import Speech, secrets_of
 from edgedc.solvers.stream import Reply, read_error, read_stream, read_whole
 from edgedc.solvers.wire import Line, Lines
 
+# Hears, in any thread, that a request is about to leave: from then on the server may bill it.
+OnSending = Callable[[], None]
+
 # How long a reply that is whole waits for its usage, and a connection for its next use.
 _LAST_WORDS_S = 1.0
 _IDLE_S = 30.0
@@ -35,11 +38,14 @@ class _Progress:
     Only the outcome wakes whoever waits for it: the rest is looked at now and then.
     """
 
+    on_sending: OnSending | None
     outcome: SimpleQueue[Reply | Failed | BaseException] = field(default_factory=SimpleQueue)
     sent: bool = False
     whole: Reply | None = None
 
     def sending(self) -> None:
+        if self.on_sending:
+            self.on_sending()
         self.sent = True
 
     def is_whole(self, reply: Reply) -> None:
@@ -59,7 +65,7 @@ class Endpoint:
     ) -> None:
         try:
             parts = urlsplit(base_url)
-            host = parts.hostname
+            host = parts.hostname if parts.port != 0 else None  # a port that is none raises
             httpx.URL(base_url).raw_host.decode().encode("idna")  # as the search for a name has it
         except (ValueError, httpx.InvalidURL):  # a UnicodeError is one
             parts, host = urlsplit(""), None
@@ -71,6 +77,7 @@ class Endpoint:
         self.url = parts._replace(netloc=self.host, query="", fragment="").geturl()
         self.simulated = False
         path = parts.path.rstrip("/") + "/chat/completions"
+        self._relayed = via is not None
         self._url = parts._replace(netloc=via or self.host, path=path, fragment="").geturl()
         self._timeouts = timeouts
         # A name and password leave the URL for a header: httpx writes URLs to its log.
@@ -90,44 +97,42 @@ class Endpoint:
     def close(self) -> None:
         self._lines.close()
 
-    def attempt(self, body: bytes, deadline: float, on_text: OnText | None = None) -> Reply | Failed:
-        """One request, until `deadline` of time.monotonic. Raises what `on_text` raises.
+    def attempt(
+        self, body: bytes, deadline: float, on_text: OnText | None = None, on_sending: OnSending | None = None
+    ) -> Reply | Failed:
+        """One request, until `deadline` of time.monotonic. Raises what `on_text` and `on_sending` raise.
 
         A reply that is whole but wrong would be as wrong again, and is not to be retried; nor is one of which something
         has been heard, as that cannot be taken back.
         """
-        line, speech, progress = self._lines.take(), Speech(on_text, self._secrets), _Progress()
+        line, speech, progress = self._lines.take(), Speech(on_text, self._secrets), _Progress(on_sending)
         turn = line.turn
         work = partial(self._work, line, body, deadline, speech, progress)
         threading.Thread(target=work, name="edgedc-call", daemon=True).start()
-        ended = False
+        outcome: Reply | Failed | BaseException | None = None
         try:
-            outcome, ended = self._outcome(progress, deadline, speech)
+            outcome = self._outcome(progress, deadline, speech)
         finally:
-            if not ended:
+            if outcome is None:
                 speech.hush()
                 line.cut(turn)
+        if outcome is None:  # only now is it certain whether the request has begun to leave
+            outcome = progress.whole or (self.failures.late() if progress.sent else self.failures.unconnected())
         if isinstance(outcome, BaseException):
             raise speech.trouble or outcome
         return replace(outcome, retry=False) if isinstance(outcome, Failed) and speech.heard else outcome
 
-    def _outcome(
-        self, progress: _Progress, deadline: float, speech: Speech
-    ) -> tuple[Reply | Failed | BaseException, bool]:
-        """What comes of the request, and whether its thread has said so itself."""
+    def _outcome(self, progress: _Progress, deadline: float, speech: Speech) -> Reply | Failed | BaseException | None:
+        """What the request's thread says of it; None when its time is up."""
         # The search for the name has what the connection and TLS leave of their time.
         connected_by = min(deadline, time.monotonic() + 2 * self._timeouts.connect_s)
         while True:
             waiting = bool(progress.whole)
             until = deadline if progress.sent else connected_by
             with suppress(Empty):
-                return progress.outcome.get(timeout=max(0.0, min(_LAST_WORDS_S, until - time.monotonic()))), True
-            if progress.whole and (waiting or time.monotonic() >= deadline):
-                return progress.whole, False
-            if not progress.sent and time.monotonic() >= connected_by:
-                return self.failures.unconnected(), False
-            if time.monotonic() >= deadline:
-                return self.failures.late(), False
+                return progress.outcome.get(timeout=max(0.0, min(_LAST_WORDS_S, until - time.monotonic())))
+            if waiting or time.monotonic() >= (deadline if progress.sent else connected_by):
+                return None
             speech.pulse()
 
     def _work(self, line: Line, body: bytes, deadline: float, speech: Speech, progress: _Progress) -> None:
@@ -141,7 +146,7 @@ class Endpoint:
                 content=body,
                 headers={"Content-Type": "application/json"},
                 timeout=timeout,
-                extensions={"trace": line.trace(progress.sending)},
+                extensions={"trace": line.trace(progress.sending, relayed=self._relayed)},
             ) as response:
                 rest = self._read(response, speech, progress)
                 with suppress(httpx.HTTPError):

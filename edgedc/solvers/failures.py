@@ -86,10 +86,10 @@ class Failures:
         return self._failed(SolverReply, what, retry=False)
 
     def broken(self, error: httpx.RequestError, *, sent: bool, begun: bool) -> Failed:
-        """httpx gave up. `begun`: some of a reply had come."""
-        if isinstance(error, httpx.ConnectTimeout):
-            return self.unconnected()
+        """httpx gave up. `sent`: the request had begun to leave; `begun`: some of a reply had come."""
         if isinstance(error, httpx.TimeoutException):
+            if not sent:  # a proxy may be silent too
+                return self.unconnected()
             silent = f"sent nothing for {self.timeouts.read_s:.3g} s: try again, or raise --timeout"
             return self._failed(SolverTimeout, silent, retry=True)
         if not sent:

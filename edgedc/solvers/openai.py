@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from edgedc.errors import InputError, SolverError
 from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Budget, Usage, estimate_tokens
 from edgedc.solvers.breaker import Breaker
-from edgedc.solvers.endpoint import Endpoint
+from edgedc.solvers.endpoint import Endpoint, OnSending
 from edgedc.solvers.failures import Failed, Names, Timeouts
 from edgedc.solvers.pace import Pace
 from edgedc.solvers.stream import Reply
@@ -96,7 +96,7 @@ class OpenAISolver:
         via: str | None = None,
     ) -> None:
         self.model = model
-        self.retried = 0
+        self.retried = self.retried_doubtful = 0  # attempts that were repeated, and those of them that may be billed
         self.names = Names(*flags, keys)
         timeouts = Timeouts(timeout_s, timeout_s / 2 if read_s is None else read_s, connect_s)
         self._endpoint = Endpoint(base_url, api_key, timeouts=timeouts, names=self.names, via=via)
@@ -136,31 +136,37 @@ class OpenAISolver:
         return other
 
     def solve(
-        self, messages: Sequence[Message], *, max_tokens: int, seed: int | None = None, on_text: OnText | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        seed: int | None = None,
+        on_text: OnText | None = None,
+        on_sending: OnSending | None = None,
     ) -> Generation:
         """One reply. The worst case of all attempts is reserved in the budget first, and settled afterwards.
 
         What `on_text` has heard cannot be taken back, so that an attempt which breaks off then is not repeated.
-        `bytes_sent` counts the bodies of all attempts that reached the server. A SolverError's `cost` is what was
-        booked for attempts that the server may bill.
+        `on_sending` hears of each attempt. `bytes_sent` counts the bodies of all attempts that reached the server. A
+        SolverError's `cost` is what was booked for attempts that the server may bill.
         """
         seed = self._seed if seed is None else seed
+        doubt = _Doubt(on_sending)
         if self._budget is None:
-            return self._solve(messages, max_tokens, seed, on_text, [])
+            return self._solve(messages, max_tokens, seed, on_text, doubt)
         attempts = 1 + self._retries
         hold = self._budget.reserve(attempts * most_tokens(messages), attempts * max_tokens, wait=True)
-        doubtful: list[Failed] = []
-        cost = hold.worst / attempts  # what an interrupted attempt may cost
+        worst, cost = hold.worst / attempts, 0.0
         try:
-            generation = self._solve(messages, max_tokens, seed, on_text, doubtful)
-            if generation.usage.source == "server":
-                cost = self._budget.price.cost(generation.usage)
+            generation = self._solve(messages, max_tokens, seed, on_text, doubt)
+            counted = generation.usage.source == "server"
+            cost = self._budget.price.cost(generation.usage) if counted else worst
+            doubt.in_the_air = False
         except SolverError as error:
-            cost = 0.0  # the attempts that failed are all in doubtful
-            error.cost = len(doubtful) * hold.worst / attempts
+            error.cost = doubt.attempts * worst
             raise
         finally:
-            booked = cost + len(doubtful) * hold.worst / attempts
+            booked = cost + (doubt.attempts + doubt.in_the_air) * worst
             self._budget.settle(hold, booked)
         return replace(generation, booked=booked)
 
@@ -170,9 +176,9 @@ class OpenAISolver:
         max_tokens: int,
         seed: int | None,
         on_text: OnText | None,
-        doubtful: list[Failed],
+        doubt: "_Doubt",
     ) -> Generation:
-        """Try until there is a reply, no retry is left or time is up; failures that may be billed go to `doubtful`."""
+        """Try until there is a reply, no retry is left or time is up."""
         prompt_tokens = sum(estimate_tokens(message["content"]) for message in messages)
         tokens = prompt_tokens + max_tokens
         self._pace.wait(tokens)
@@ -182,26 +188,26 @@ class OpenAISolver:
         while True:
             fields = self._fields(messages, max_tokens, seed)
             body = json.dumps(fields).encode()
-            outcome = self._attempt(body, deadline, on_text)
+            outcome = self._attempt(body, deadline, on_text, doubt.sending)
             bytes_sent += len(body) if isinstance(outcome, Reply) or outcome.sent else 0
             if isinstance(outcome, Reply):
                 return self._generation(outcome, prompt_tokens, tokens, started, bytes_sent)
-            if outcome.billed:
-                doubtful.append(outcome)
+            doubt.attempts += outcome.billed
+            doubt.in_the_air = False
             if not self._adapt(outcome.complaint, fields):
                 tried += 1
                 wait = self._wait(outcome, tried, deadline)
                 if wait is None:
-                    raise _raised(outcome, tried, bytes_sent)
+                    raise _raised(outcome, tried, bytes_sent, doubt.attempts)
                 _sleep(wait, on_text)
             deadline += self._pace.wait(tokens)
 
-    def _attempt(self, body: bytes, deadline: float, on_text: OnText | None) -> Reply | Failed:
+    def _attempt(self, body: bytes, deadline: float, on_text: OnText | None, on_sending: OnSending) -> Reply | Failed:
         if self._breaker is None:
-            return self._endpoint.attempt(body, deadline, on_text)
+            return self._endpoint.attempt(body, deadline, on_text, on_sending)
         if pause := self._breaker.closed_for():
             return self._endpoint.failures.paused(pause)
-        outcome = self._endpoint.attempt(body, deadline, on_text)
+        outcome = self._endpoint.attempt(body, deadline, on_text, on_sending)
         # A server that says no is there.
         self._breaker.tell(well=isinstance(outcome, Reply) or (outcome.sent and not outcome.billed))
         return outcome
@@ -237,6 +243,7 @@ class OpenAISolver:
             self._pace.hold(wait)  # it was said to all of us
         with self._lock:
             self.retried += 1
+            self.retried_doubtful += failed.billed
         return wait
 
     def _fields(self, messages: Sequence[Message], max_tokens: int, seed: int | None) -> dict[str, Any]:
@@ -267,6 +274,20 @@ class OpenAISolver:
         return False
 
 
+@dataclass
+class _Doubt:
+    """Of one call: the attempts that failed and may be billed, and whether one has left whose outcome is not known."""
+
+    on_sending: OnSending | None
+    attempts: int = 0
+    in_the_air: bool = False
+
+    def sending(self) -> None:
+        if self.on_sending:
+            self.on_sending()
+        self.in_the_air = True
+
+
 def _sleep(seconds: float, on_text: OnText | None) -> None:
     """Whoever hears the reply may end the call meanwhile."""
     end = time.monotonic() + seconds
@@ -276,10 +297,10 @@ def _sleep(seconds: float, on_text: OnText | None) -> None:
         time.sleep(min(rest, 0.5))
 
 
-def _raised(failed: Failed, tried: int, bytes_sent: int) -> SolverError:
+def _raised(failed: Failed, tried: int, bytes_sent: int, doubtful: int) -> SolverError:
     """The error of the last attempt, with what all of them sent."""
     after = f" (after {tried} attempts)" if tried > 1 else ""
     asked = f"; it asks to wait for {failed.wait:.0f} s" if failed.wait and failed.wait > 1 else ""
     error = type(failed.error)(f"{failed.error}{asked}{after}")
-    error.bytes_sent = bytes_sent
+    error.bytes_sent, error.doubtful = bytes_sent, doubtful
     return error

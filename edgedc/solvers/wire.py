@@ -22,17 +22,24 @@ class Line:
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
-    def trace(self, sending: Callable[[], None]) -> Callable[[str, dict[str, Any]], None]:
-        """For httpx's `trace` extension. `sending` is called when the request begins to leave."""
+    def trace(self, sending: Callable[[], None], *, relayed: bool) -> Callable[[str, dict[str, Any]], None]:
+        """For httpx's `trace` extension. `sending` is called when the request begins to leave, but never once the line
+        has been cut. `relayed`: the connection is one to a relay, see `_reached`."""
 
         def hear(event: str, info: dict[str, Any]) -> None:
             if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+                end = info["return_value"].get_extra_info("socket")
                 with self._lock:
-                    self._socket = info["return_value"].get_extra_info("socket")
+                    self._socket = end
                     if self.dead:
                         self._shut()
+                if relayed:
+                    _reached(end)
             elif event.endswith("send_request_headers.started") and info["request"].method == b"POST":
-                sending()
+                with self._lock:
+                    if self.dead:
+                        raise httpx.ConnectError("cut before anything was sent")
+                    sending()
 
         return hear
 
@@ -54,6 +61,27 @@ class Line:
             with suppress(OSError, ValueError):
                 # Not SSLSocket's own, which takes the TLS layer from under a thread that reads.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+def _reached(relay: socket.socket) -> None:
+    """Wait for the line with which a relay says that it has reached the server, an empty one, or why it cannot.
+
+    Without it a server that is down would look like one that has taken the request and then fallen silent. Raises what
+    httpx would have raised at the server itself.
+    """
+    said = b""
+    try:
+        while not said.endswith(b"\n"):
+            if not (piece := relay.recv(512)):
+                raise ConnectionResetError("the relay has closed the connection")
+            said += piece
+        if reason := said.decode("utf-8", "replace").strip():
+            raise ConnectionRefusedError(reason)
+    except OSError as error:
+        relay.close()  # httpx does not know it yet
+        # How long it may take httpx has set: as long as to connect.
+        kind = httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError
+        raise kind(str(error)) from error
 
 
 class Lines:

@@ -219,7 +219,8 @@ def _close(solver: OpenAISolver) -> None:
     solver.close()
     if solver.retried:
         calls = f"{solver.retried} calls of {solver.model} failed and were repeated"
-        click.echo(f"note: {calls}; what a provider may bill for those is shown apart from the money", err=True)
+        doubtful = f"; what a provider may bill for {solver.retried_doubtful} of those is shown apart from the money"
+        click.echo(f"note: {calls}{doubtful if solver.retried_doubtful else ''}", err=True)
 
 
 def _without_folder(questions: Questions) -> dict[str, object]:
