@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from edgedc.errors import BudgetError, InputError
 
@@ -69,7 +69,7 @@ def load_prices(path: Path | None = None) -> dict[str, Price]:
     """Read a price table: the one that ships with edgedc, or a file in litellm's format.
 
     litellm's `model_prices_and_context_window.json` maps a model to `input_cost_per_token`, `output_cost_per_token`
-    and, where the provider has it, `cache_read_input_token_cost`. Models without a price per token are left out.
+    and, where the provider has it, `cache_read_input_token_cost`. Models that are not priced by the token are left out.
     """
     if path is None:
         text, name = resources.files("edgedc").joinpath("prices.json").read_text("utf-8"), "edgedc/prices.json"
@@ -98,8 +98,17 @@ def load_prices(path: Path | None = None) -> dict[str, Price]:
                 for dollars in (price.input, price.output, price.cached):
                     if not isinstance(dollars, int | float) or not 0 <= dollars < math.inf:  # false for NaN too
                         raise InputError(f"{name}: {model}: {dollars!r} is not a price per token in US dollars")
-                prices[model] = price
+                if _by_the_token(price, row):
+                    prices[model] = price
     return prices
+
+
+def _by_the_token(price: Price, row: dict[str, Any]) -> bool:
+    """Whether tokens are all that a call costs. What is billed by the second, the image or otherwise has 0 for its
+    tokens, or for its input or output, as a model does that is free: only where nothing else has a price is it one."""
+    if price.input and price.output:
+        return not row.get("input_cost_per_request")
+    return not any(value for name, value in row.items() if "cost" in name)
 
 
 def known_price(model: str, path: Path | None = None) -> Price | None:

@@ -42,6 +42,27 @@ def test_an_unknown_model_is_an_error_and_not_free(tmp_path: Path) -> None:
             find_price(model, path)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"output_cost_per_second": 1e-4},
+        {"input_cost_per_character": 2e-7},
+        {"output_cost_per_image": 0.04},
+        {"search_context_cost_per_query": {"search_context_size_low": 0.01}},
+        {"output_cost_per_token": 1e-6},  # what it reads costs something too
+        {"input_cost_per_token": 1e-6},
+        {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6, "input_cost_per_request": 0.005},
+    ],
+)
+def test_a_model_that_is_billed_otherwise_is_not_free(tmp_path: Path, other: dict[str, object]) -> None:
+    path = tmp_path / "prices.json"
+    free = {"input_cost_per_token": 0, "output_cost_per_token": 0.0, "output_cost_per_second": 0, "mode": "chat"}
+    path.write_text(json.dumps({"free": free, "m": free | other}))
+    assert find_price("free", path).cost(Usage(1000, 1000)) == 0
+    with pytest.raises(InputError, match="no price is known for 'm'"):
+        find_price("m", path)
+
+
 def test_a_table_in_litellms_format(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
     row = {"input_cost_per_token": 2e-6, "output_cost_per_token": 1e-5}
@@ -78,6 +99,9 @@ def test_litellms_own_table(data_folder: Path) -> None:
     prices = load_prices(path)
     assert len(prices) > 1000
     assert find_price("gpt-4o-mini", path).input == pytest.approx(1.5e-7)
+    assert "gemini/lyria-3-clip-preview" not in prices  # billed by the song
+    assert "perplexity/sonar-small-online" not in prices  # and by the request
+    assert prices["ollama/llama3.1"].output == 0
 
 
 def test_a_budget_is_never_exceeded_even_by_calls_in_flight() -> None:
