@@ -13,6 +13,8 @@ from edgedc.bundle import read_manifest
 from edgedc.decomposition import parse
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.prompts import decompose_messages
+from export.model.adapter import with_adapter as with_lora
+from export.model.weights import open_weights
 from train.fitting.base import load_base, with_adapter
 from train.fitting.sft import train
 from train.merge import merge
@@ -98,6 +100,8 @@ def test_a_killed_run_that_is_measured_goes_on_to_the_same_weights(
 def test_merged_it_decomposes_as_it_was_taught(bitsandbytes, model_folder, tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", taught := demonstrations(8)[6:])
     adapter = train(data, tmp_path / "adapter", settings(model_folder, max_steps=100, checkpoint_every=500), print)
+    with pytest.raises(InputError, match=r"was trained over its base in 4 bits.* edgedc merge"):
+        with_lora(open_weights(model_folder), adapter.folder, tied=True)  # over the whole base it is another model
     merged = merge(adapter.folder, tmp_path / "merged", MergeSettings(prompts=str(data)))
     told = read_manifest(merged).recipe["merge"]
     assert told["onto"] == "dequantised base"

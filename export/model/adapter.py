@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgedc.adapter import CONFIG, TIED, WEIGHTS, check_files, check_untied
+from edgedc.bundle import MANIFEST, read_manifest
 from edgedc.errors import InputError
 from edgedc.files import read_object
 
@@ -140,6 +141,11 @@ def read_adapter(adapter: Path, tensors: dict[str, Tensor], *, tied: bool) -> Ad
 def _read_config(adapter: Path) -> dict[str, Any]:
     path = adapter / CONFIG
     check_files(adapter)
+    if (adapter / MANIFEST).is_file() and read_manifest(adapter).recipe.get("tuning") == "qlora":
+        raise InputError(
+            f"{adapter}: was trained over its base in 4 bits, and over the whole one it says something else: put it "
+            f"onto what fits it with  edgedc merge {adapter} MERGED  and export that"
+        )
     config = {"bias": "none", "fan_in_fan_out": False, "use_rslora": False, **read_object(path)}
     for pattern in ("rank_pattern", "alpha_pattern"):
         config[pattern] = config.get(pattern) or {}
