@@ -7,17 +7,16 @@ loses with its life and not before: no clock is involved.
 """
 
 import json
-import os
 import secrets
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from edgedc.database import Database
-from edgedc.errors import EdgedcError, InputError
+from edgedc.errors import InputError
 from edgedc.files import Row
+from edgedc.locks import Locks
 
 State = Literal["waiting", "refused"]
 
@@ -74,7 +73,7 @@ class Outbox:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._database = Database(path, _SCHEMA, _VERSION)
-        self._locks = _Locks(path.with_name(path.name + ".locks"))
+        self._locks = Locks(path.with_name(path.name + ".locks"))
 
     def close(self) -> None:
         self._locks.close()
@@ -163,61 +162,3 @@ class Outbox:
             raise InputError(f"{self.path}: question {row['key']} is damaged ({error}): move the file away") from error
         plain = {name: row[name] for name in ("id", "key", "asked", "batch", "state", "error", "attempts", "doubtful")}
         return Question(**plain, **read, shown=bool(row["shown"]))
-
-
-class _Locks:
-    """A byte of a file for each question. A lock on it is the process's, and ends with it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-        self._mine: set[int] = set()
-
-    def take(self, number: int) -> bool:
-        """False where another process has it, or this one has it already."""
-        if number in self._mine or not self._lock(number):
-            return False
-        self._mine.add(number)
-        return True
-
-    def _lock(self, number: int) -> bool:
-        try:
-            _lock(self._file, number)
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError as error:
-            raise EdgedcError(
-                f"{self.path}: cannot be locked ({error.strerror}): set EDGEDC_HOME to a local folder"
-            ) from error
-        return True
-
-    def give_back(self, number: int) -> None:
-        self._mine.discard(number)
-        _unlock(self._file, number)
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: int, byte: int) -> None:
-        os.lseek(file, byte, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-
-    def _unlock(file: int, byte: int) -> None:
-        os.lseek(file, byte, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: int, byte: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-
-    def _unlock(file: int, byte: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)

@@ -13,6 +13,7 @@ from edgedc.errors import BudgetError, EdgedcError, InputError
 from edgedc.flags import flag
 from edgedc.home import home
 from edgedc.ledger import Hold
+from edgedc.locks import Locks
 
 _VERSION = 1
 _SCHEMA = """
@@ -28,9 +29,8 @@ CREATE INDEX by_run ON call (run);
 CREATE INDEX by_day ON call (day)
 """
 
-# How long to wait for other processes' calls, and the age at which a reservation is taken for a killed process's.
+# How long to wait for other processes' calls.
 _PATIENCE_S = 20.0
-_STALE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -51,27 +51,30 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class _Booked:
-    """US dollars of some calls: settled; set aside, by calls in flight or by processes that were killed; the latter."""
+    """US dollars of some calls: settled, and set aside, by calls in flight or by processes that were killed."""
 
     spent: float
     held: float
-    stale: float
 
 
 class Spending:
     """An account in a file (see edgedc.ledger.Account), for any number of threads and processes.
 
-    Every call is a row, with its worst case until it is settled. A killed process settles nothing, so its worst cases
-    count as spent from then on. `run` names the calls that --max-cost is about; processes that give the same name share
-    that ceiling too, and without a name a run has it to itself. Raises what Database raises.
+    Every call is a row, with its worst case until it is settled, and a lock of its process until then, which says to
+    the others that it is worth waiting for. A killed process settles nothing, so its worst cases count as spent from
+    then on. A process opens the file once at a time (see Locks). `run` names the calls that --max-cost is about;
+    processes that give the same name share that ceiling too, and without a name a run has it to itself. Raises what
+    Database raises.
     """
 
     def __init__(self, ceilings: Ceilings, path: Path | None = None, *, run: str = "") -> None:
         self.ceilings, self.run = ceilings, run or secrets.token_hex(8)
-        self._in_flight: set[int] = set()  # of this process
-        self._database = Database(path or home() / "spending.sqlite3", _SCHEMA, _VERSION)
+        path = path or home() / "spending.sqlite3"
+        self._database = Database(path, _SCHEMA, _VERSION)
+        self._locks = Locks(path.with_name(path.name + ".locks"))
 
     def close(self) -> None:
+        self._locks.close()
         self._database.close()
 
     @property
@@ -91,17 +94,23 @@ class Spending:
     def hold(self, worst: float, *, wait: bool) -> Hold:
         until = time.monotonic() + _PATIENCE_S
         while True:
-            with self._database.transaction() as sql:
-                patient = wait and (time.monotonic() < until or bool(self._in_flight))
-                refused = self._refusal(worst, patient=patient)
-                if refused is None:
-                    row = sql.execute(
-                        "INSERT INTO call (run, day, at, held) VALUES (?, ?, ?, ?)",
-                        (self.run, _day(), time.time(), worst),
-                    )
-                    assert row.lastrowid is not None
-                    self._in_flight.add(row.lastrowid)
-                    return Hold(worst, row.lastrowid)
+            number = 0
+            try:
+                with self._database.transaction() as sql:
+                    patient = wait and (time.monotonic() < until or bool(self._locks.mine))
+                    refused = self._refusal(worst, patient=patient)
+                    if refused is None:
+                        row = sql.execute(
+                            "INSERT INTO call (run, day, at, held) VALUES (?, ?, ?, ?)",
+                            (self.run, _day(), time.time(), worst),
+                        )
+                        number = row.lastrowid or 0
+                        self._locks.take(number)
+            except BaseException:  # the row is not there, and its number will be another's
+                self._locks.give_back(number)
+                raise
+            if refused is None:
+                return Hold(worst, number)
             if refused:
                 raise BudgetError(refused)
             time.sleep(random.uniform(0.02, 0.06))
@@ -110,7 +119,7 @@ class Spending:
         # Where that cannot be written the worst case stays; the reply that was paid for must not be lost for it.
         with suppress(EdgedcError), self._database.transaction() as sql:
             sql.execute("UPDATE call SET cost = ? WHERE id = ?", (cost, hold.number))
-        self._in_flight.discard(hold.number)
+        self._locks.give_back(hold.number)
 
     def _refusal(self, worst: float, *, patient: bool) -> str | None:
         """None: there is room. "": there may be, once other calls are settled. Else why not."""
@@ -124,7 +133,7 @@ class Spending:
             booked = self._of(column, value)
             if booked.spent + booked.held + worst <= ceiling:
                 continue
-            if not patient or booked.spent + booked.stale + worst > ceiling:
+            if not patient or booked.spent + self._lost(column, value) + worst > ceiling:
                 aside = f" and ${booked.held:.6f} set aside for calls in flight or cut off" if booked.held else ""
                 return (
                     f"the next call could cost ${worst:.6f}, and ${booked.spent:.6f} of {flag_name} ${ceiling:.6f} is "
@@ -134,16 +143,15 @@ class Spending:
         return "" if waiting else None
 
     def _of(self, column: str, value: str) -> _Booked:
-        ours = tuple(self._in_flight)  # which live, whatever the clock says: a device may sleep, or set it
         (row,) = self._database.rows(
-            "SELECT total(cost), total(CASE WHEN cost IS NULL THEN held END),"
-            f" total(CASE WHEN cost IS NULL AND at < ? AND id NOT IN ({', '.join('?' * len(ours))}) THEN held END)"
-            f" FROM call WHERE {column} = ?",
-            time.time() - _STALE_S,
-            *ours,
-            value,
+            f"SELECT total(cost), total(CASE WHEN cost IS NULL THEN held END) FROM call WHERE {column} = ?", value
         )
         return _Booked(*row)
+
+    def _lost(self, column: str, value: str) -> float:
+        """What processes had set aside that are gone. A clock cannot tell: a device may sleep, or set it."""
+        rows = self._database.rows(f"SELECT id, held FROM call WHERE cost IS NULL AND {column} = ?", value)
+        return float(sum(row["held"] for row in rows if not self._locks.held(row["id"])))
 
 
 def _day() -> str:

@@ -100,6 +100,30 @@ def test_a_call_under_way_here_is_waited_for_although_the_clock_makes_it_old(tmp
         assert waiting.result(10).worst == 0.5
 
 
+def test_a_call_of_another_process_is_waited_for_as_long_as_that_lives(tmp_path: Path) -> None:
+    """However old the clock makes it; and once it is killed nobody waits, however young it is."""
+    worst = PRICE.cost(Usage(256 + 16 + len("How many?"), 10))
+    with faulty(ever="silence") as server, start(tmp_path, "ask(1)", server.url, 1) as process:
+        try:
+            until = time.monotonic() + 60
+            while not server.requests and time.monotonic() < until:
+                time.sleep(0.02)
+            with closing(sqlite3.connect(tmp_path / "spending.sqlite3")) as file, file:
+                file.execute("UPDATE call SET at = at - 3600")
+            with account(tmp_path, max_cost_per_day=1.5 * worst) as purse, ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(purse.hold, worst, wait=True)
+                time.sleep(0.3)
+                assert not waiting.done()
+                with closing(sqlite3.connect(tmp_path / "spending.sqlite3")) as file, file:
+                    file.execute("UPDATE call SET at = at + 7200")
+                process.send_signal(signal.SIGKILL)
+                process.wait(30)
+                with pytest.raises(BudgetError, match="in flight or cut off"):
+                    waiting.result(5)
+        finally:
+            process.kill()
+
+
 def test_nobody_waits_for_what_can_never_fit(tmp_path: Path) -> None:
     with account(tmp_path, max_cost=1.0) as purse:
         purse.settle(purse.hold(0.9, wait=False), 0.9)
