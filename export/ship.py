@@ -1,6 +1,7 @@
 """Makes a bundle: the artifacts asked for, each through the gate, and the manifest last."""
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from .gate.observe import Reference, reference_of
 from .gate.prompts import Prompt, prompts_for
 from .gguf.imatrix import Importance, importance
 from .gguf.llama_cpp import find_converter
+from .gguf.quantize import UNQUANTIZED
 from .gguf.tensors import read_tensors
 from .model.adapter import with_adapter
 from .model.families import is_known, read_architecture
@@ -132,7 +134,7 @@ def _make(work: Work) -> list[Artifact]:
         on_prompt=tick,
     ) as reference:
         smallest = [] if order.max_drop is None else [_smallest(work, matrix, order.max_drop, reference)]
-        return smallest + _gated(work, made, reference)
+        return _with_source(work, smallest + _gated(work, made, reference), reference)
 
 
 def _calibrated(work: Work) -> Importance | None:
@@ -171,6 +173,44 @@ def _gated(work: Work, made: list[Artifact], reference: Reference) -> list[Artif
         result = gate(work.stage, artifact, work.prompts, reference, work.manifest.context_length, tick)
         judged.append(dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result)))
     return judged
+
+
+def _with_source(work: Work, made: list[Artifact], reference: Reference) -> list[Artifact]:
+    """`made`, in which quantised GGUFs fail where the f16 that they come from does.
+
+    Their own limits leave room for what they round off, and a mistake of the converter could hide in it; in f16 it
+    cannot.
+    """
+    quantised = [a for a in made if a.format == "gguf" and a.quantization not in UNQUANTIZED]
+    if not quantised:
+        return made
+    source = next((a for a in made if a.quantization == "f16"), None) or _source(work, reference)
+    return [_after_source(a, source) if a in quantised else a for a in made]
+
+
+def _source(work: Work, reference: Reference) -> Artifact:
+    """The f16 that is no part of the bundle, gated in a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=work.scratch) as name:
+        folder = Path(name)
+        write_companions(work.weights.model, folder, work.manifest)
+        artifact = make_gguf(work.weights, work.f16, folder, "f16", None, lambda _: None)
+        write_manifest(folder, with_artifacts(work.manifest, [artifact]))
+        tick = _ticker(f"{artifact.path}, which is quantised: gate", len(work.prompts), work.say)
+        result = gate(folder, artifact, work.prompts, reference, work.manifest.context_length, tick)
+    return dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result))
+
+
+def _after_source(artifact: Artifact, source: Artifact) -> Artifact:
+    figures = {name: source.gate[name] for name in ("text", "decomposition", "near_ties", "top1", "kl", "passed")}
+    artifact = dataclasses.replace(artifact, details=artifact.details | {"source": figures})
+    if source.passed:
+        return artifact
+    failed = {
+        "passed": False,
+        "failed": ("source", *artifact.gate["failed"]),
+        "first_difference": f"the f16 that it is made from: {source.gate['first_difference']}",
+    }
+    return dataclasses.replace(artifact, passed=False, gate=artifact.gate | failed)
 
 
 def _ungated(work: Work, artifact: Artifact) -> Artifact:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf import GGUFReader
+from safetensors.numpy import load_file, save_file
 from test_export import make_model
 
 from edgedc.bundle import Artifact, Manifest, SpecialIds, read_manifest, write_manifest
@@ -22,6 +23,7 @@ from edgedc.errors import EdgedcError
 from edgedc.files import sha256_of
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
+from export.artifacts import Weights
 from export.gate.gate import NEAR_TIE, THRESHOLDS, Limits, compare, gate
 from export.gate.observe import Observation, Observed, Reference, _lead, observe, reference_of
 from export.gate.prompts import ODD_STRINGS, Prompt, prompts_for
@@ -367,6 +369,36 @@ def test_a_failed_artifact_exits_3_and_is_kept_and_marked(
     (artifact,) = read_manifest(tmp_path / "out").artifacts
     assert artifact.passed is False
     assert (tmp_path / "out" / artifact.path).is_file()
+
+
+def test_what_a_small_type_would_forgive_its_f16_does_not(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of a converter, milder than what a small type may round off."""
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps({"question": p.question}) + "\n" for p in problems("train", 6)), "utf-8")
+    order = Order(("gguf",), quantizations="q4_0", prompts=questions)
+    _, (sound,) = ship(model_folder, tmp_path / "sound", order, print)
+    assert sound.passed
+    assert sound.details["source"]["passed"]
+    assert sound.details["source"]["kl"] < 1e-6 < sound.gate["kl"]
+    assert [path.name for path in (tmp_path / "sound").glob("*.gguf")] == [sound.path]  # its f16 was no part of it
+
+    right = Weights.to_gguf
+
+    def wrong(self: Weights, out: Path, kind: Any) -> None:
+        weights = load_file(self.model / "model.safetensors")
+        folder = Path(shutil.copytree(self.model, tmp_path / "wrong"))
+        weights |= {name: (values * 1.15).astype(values.dtype) for name, values in weights.items() if values.ndim == 1}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        right(dataclasses.replace(self, model=folder), out, kind)
+
+    monkeypatch.setattr(Weights, "to_gguf", wrong)
+    _, (broken,) = ship(model_folder, tmp_path / "broken", order, print)
+    assert not broken.passed
+    assert broken.gate["failed"] == ("source",)  # none of its own
+    assert broken.gate["first_difference"].startswith("the f16 that it is made from: prompt ")
+    assert read_manifest(tmp_path / "broken").artifacts[0].passed is False
 
 
 def test_every_type_has_thresholds_that_fall_with_its_bits() -> None:

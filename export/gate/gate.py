@@ -81,8 +81,9 @@ class Gate:
     Shares are between 0 and 1: of all prompts for `rendered` and `token_ids`, of the questions for `text` and
     `decomposition`, of the `positions` that predict the model's own replies to the first `scored` questions for `top1`.
     `kl` and `kl_most` are the mean and the largest KL(model || artifact) at these, in nats, None where a score is not
-    finite or none was compared. `failed` names the checks that failed; `first_difference` the first prompt and position
-    that differ, in the first of these, or, where it passed, in anything. `reference_dtype` is torch's name of the
+    finite or none was compared. `failed` names the checks that failed (`source` that the f16 which a quantised GGUF is
+    made from failed one); `first_difference` the first prompt and position that differ, in the first of these, or,
+    where it passed, in anything. `reference_dtype` is torch's name of the
     precision in which the model was held.
     """
 
