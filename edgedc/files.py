@@ -120,7 +120,7 @@ class RowAppender:
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
         try:
-            _lock(self._file, path)
+            lock(self._file, path)
             self._end = _go_through(path, seen)
             self._file.truncate(self._end)
         except BaseException:
@@ -181,8 +181,11 @@ class RowWriter(RowAppender):
         self.rows[row["key"]] = row
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Have the file to ourselves until it is closed, which a kill does too. Two processes would write rows twice."""
+def lock(file: IO[bytes], path: Path) -> None:
+    """Have an open file to ourselves until it is closed, which a kill does too. `path` is what an error calls it.
+
+    Raises InputError where another process has it.
+    """
     if fcntl is None:
         return
     try:
@@ -191,7 +194,7 @@ def _lock(file: IO[bytes], path: Path) -> None:
     except OSError as error:  # some network folders know no locks
         taken = error.errno in (errno.EAGAIN, errno.EACCES)
     if taken:
-        raise InputError(f"{path}: another process is writing to it; wait for it to end, or give another file")
+        raise InputError(f"{path}: another process is writing to it; wait for it to end, or write to another")
 
 
 def _go_through(path: Path, seen: Callable[[Row], None]) -> int:
@@ -255,14 +258,21 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_replaceable(path: Path) -> None:
+    """Raises InputError where `staged_folder` must not put a folder, so that this is known before the work."""
+    if not path.name:
+        raise InputError(f"{path}: a new folder needs a name of its own; give another folder")
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "manifest.json").exists())):
+        raise InputError(f"{path}: exists and was not made by edgedc; give another folder")
+
+
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it becomes `path` when the block ends well, and is removed when it does not.
 
     What was at `path` before stays until then. Only a folder that edgedc made, or an empty one, is replaced.
     """
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "manifest.json").exists())):
-        raise InputError(f"{path}: exists and was not made by edgedc; give another folder")
+    check_replaceable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

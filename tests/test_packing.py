@@ -4,10 +4,11 @@ import random
 
 import pytest
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, StableLmConfig, StableLmForCausalLM
 
+from edgedc.errors import InputError
 from train.fitting.data import IGNORED, Encoded
-from train.fitting.packing import Batches, batches_of, completion_loss, packed, padded
+from train.fitting.packing import Batches, batches_of, check_packing, completion_loss, packed, padded
 from train.fitting.scratch import make_model, make_tokenizer
 
 LAYOUTS = {
@@ -144,3 +145,12 @@ def test_lengths_that_are_nearly_alike_share_batches():
     lengths = list(range(50, 70)) * 8
     batches = [[lengths[row] for row in rows] for rows in batches_of(lengths, 8, random.Random(0))]
     assert sum(max(batch) - min(batch) for batch in batches) / len(batches) > 5
+
+
+def test_packing_is_refused_for_a_model_whose_rows_would_see_each_other(model):
+    check_packing(model)
+    size = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match="--packing: in a model of the type stablelm rows of one sequence see each"):
+        check_packing(StableLmForCausalLM(StableLmConfig(**size, **heads)))

@@ -1,18 +1,23 @@
 """A run that is killed ends with the weights of one that is not: on a CPU, in float32, to the last bit."""
 
 import dataclasses
+import errno
 import json
 import os
 import random
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from conftest import demonstrations, write_rows
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from edgedc.errors import EdgedcError
-from train.fitting.checkpoints import latest
+from edgedc.errors import EdgedcError, InputError
+from train.fitting import checkpoints
+from train.fitting.checkpoints import full_disk_told, latest
 from train.fitting.sft import train
 from train.settings import TrainSettings
 
@@ -133,9 +138,13 @@ def test_a_run_killed_when_all_steps_are_done_trains_no_more(rows, tmp_path):
     with pytest.raises(Killed):  # after the last step, before its checkpoint
         train(rows, tmp_path / "killed", settings, kill)
     assert latest(next(tmp_path.glob(".killed.*.work"))) is None
-    (tmp_path / "killed").write_text("in the way")
+
+    def put_in_the_way(progress):
+        if progress.step == 6:
+            (tmp_path / "killed").write_text("in the way")
+
     with pytest.raises(EdgedcError, match="not made by edgedc"):  # after the last checkpoint
-        train(rows, tmp_path / "killed", settings, lambda progress: None)
+        train(rows, tmp_path / "killed", settings, put_in_the_way)
     (tmp_path / "killed").unlink()
     steps = []
     train(rows, tmp_path / "killed", settings, lambda progress: steps.append(progress.step))
@@ -166,3 +175,76 @@ def test_a_run_does_not_go_on_from_one_with_other_settings_or_data(rows, tmp_pat
     fewer = write_rows(tmp_path / "fewer.jsonl", demonstrations(9))
     train(fewer, tmp_path / "out", dataclasses.replace(QUICK, max_steps=2), lambda progress: None, notes.append)
     assert "other data" in notes[0]
+
+
+def test_what_a_kill_leaves_while_checkpoints_are_removed_is_not_gone_on_from(rows, tmp_path, monkeypatch):
+    """The run is done by then; the next one, started alike, begins anew."""
+
+    class Killed(Exception):
+        pass
+
+    real = shutil.rmtree
+
+    def killed_half_way(folder, **how):
+        if folder.name.endswith(".work"):
+            for weights in folder.rglob("*.safetensors"):
+                weights.unlink()
+            raise Killed
+        real(folder, **how)
+
+    settings = dataclasses.replace(QUICK, max_steps=2, checkpoint_every=2, validation=3, validation_questions=0)
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed_half_way)
+    with pytest.raises(Killed):
+        train(rows, tmp_path / "out", settings, lambda progress: None)
+    monkeypatch.undo()
+    (tmp_path / "out").rename(tmp_path / "whole")
+    steps = []
+    train(rows, tmp_path / "out", settings, lambda progress: steps.append(progress.step))
+    assert steps == [2, 2]
+    _same(tmp_path / "whole", tmp_path / "out")
+    assert not list(tmp_path.glob(".out.*"))
+
+
+def test_two_runs_do_not_share_checkpoints(rows, tmp_path):
+    settings = dataclasses.replace(QUICK, max_steps=2)
+
+    def start_another(progress):
+        with pytest.raises(InputError, match="out: another process is writing to it"):
+            train(rows, tmp_path / "out", settings, lambda progress: None)
+
+    assert train(rows, tmp_path / "out", settings, start_another).folder.is_dir()
+
+
+def test_where_nothing_may_be_written_is_said_before_anything_is_trained(rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").touch()
+    steps = []
+    for out, why in (("full", "not made by edgedc"), (".", "needs a name of its own"), ("file/x", "cannot be made")):
+        with pytest.raises(InputError, match=why):
+            train(rows, Path(out), QUICK, lambda progress: steps.append(progress.step))
+    assert not steps
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 6562048 vs 6561936"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=["safetensors", "torch", "text"],
+)
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path, monkeypatch, error):
+    """The errors are those that each library raised on a full disk."""
+    (tmp_path / "checkpoint-4").mkdir()
+    checkpoints.begin(tmp_path / "checkpoint-6")
+    with pytest.raises(type(error)), full_disk_told(tmp_path):
+        raise type(error)("something else")
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    told = pytest.raises(EdgedcError, match="the disk is full: make room, and run again to go on from checkpoint-4")
+    with told, full_disk_told(tmp_path):
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import re
 import shutil
 
@@ -76,6 +77,15 @@ def test_only_the_completion_has_labels(model_folder, tmp_path, method, packing)
         assert completions == sorted(render(decomposition_of(row["subquestions"])) for row in rows)
 
 
+def test_token_ids_take_a_pointer_each(model_folder, tmp_path):
+    """An object for each token would take four times the memory."""
+    data = write_rows(tmp_path / "rows.jsonl", demonstrations(12))
+    pairs, _ = read_pairs(data, "S_D-T", "compact-1", 5)
+    encoded, _ = encode(data, pairs, AutoTokenizer.from_pretrained(model_folder), 1024)
+    ids = [token for row in encoded for token in row.ids]
+    assert len({id(token) for token in ids}) == len(set(ids)) < len(ids)
+
+
 def _labelled_texts(labels, tokenizer):
     for line in labels.tolist():
         for is_label, run in itertools.groupby(line, key=lambda label: label != IGNORED):
@@ -142,6 +152,12 @@ def test_a_loss_that_is_no_number_before_any_checkpoint_says_so(rows, tmp_path):
         ({"batch_size": 0}, "--batch-size 0: must be above 0"),
         ({"accumulation": 3}, "--batch-size 4: must be a multiple of 3"),
         ({"warmup": 3}, "--warmup 3: must be a share of the steps"),
+        ({"max_steps": -1, "epochs": math.inf}, "--epochs inf: must be a finite number"),
+        ({"learning_rate": math.inf}, "--learning-rate inf: must be a finite number"),
+        ({"lora_dropout": 2.0}, "--lora-dropout 2.0: must be a share"),
+        ({"lora_alpha": 0}, "--lora-alpha 0: must be above 0"),
+        ({"threads": -1}, "--threads -1: must be at least 1, or none"),
+        ({"seed": -1}, r"--seed -1: must be at least 0 and below 2\^32"),
         ({"validation": 1.5}, "--validation 1.5: must be a share below 1, or a whole number"),
         (
             {"max_length": 8},
@@ -155,6 +171,13 @@ def test_bad_settings_are_refused_before_training(rows, tmp_path, change, reason
     with pytest.raises(InputError, match=reason):
         train(rows, tmp_path / "out", dataclasses.replace(QUICK, **change), print)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_run_of_one_step_learns(rows, tmp_path):
+    """The rate of a warm-up's first step is 0."""
+    trained = train(rows, tmp_path / "out", dataclasses.replace(QUICK, max_steps=1), print)
+    history = json.loads((trained.folder / "training.json").read_text())["history"]
+    assert history[-1]["learning_rate"] == QUICK.learning_rate
 
 
 # -- adversarial data

@@ -43,6 +43,11 @@ def test_a_question_is_never_on_both_sides():
         assert held_out([*pairs, *_pairs(200)], amount) == held_out(_pairs(200), amount) * 2
 
 
+def test_documents_that_ask_nothing_are_held_out_one_by_one():
+    documents = [Pair(str(k), "", "", [], f"Text {k}.", "", k) for k in range(50)]
+    assert sum(held_out(documents, 7)) == 7
+
+
 @pytest.mark.parametrize(("amount", "what"), [(12, "nothing to train on"), (1e-9, "nothing to measure on")])
 def test_holding_out_all_or_nothing_is_refused(rows, tmp_path, amount, what):
     with pytest.raises(InputError, match=rf"--validation \S+: of 12 questions that leaves {what}"):

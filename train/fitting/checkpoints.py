@@ -9,18 +9,22 @@ A log for TensorBoard, where it is installed, is not in there: it stays, as OUT.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgedc.files import key_of, read_object, write_text
+from edgedc.errors import EdgedcError, InputError
+from edgedc.files import key_of, lock, read_object, write_text
 
 from ..settings import WITHOUT_EFFECT, TrainSettings
 from .data import Encoded
+from .processes import is_first, together
 
 RUN = "run.json"
 PARTIAL = ".partial"
@@ -37,7 +41,10 @@ def identity(
 
 
 def work_folder(out: Path, what: dict[str, Any]) -> tuple[Path, list[str]]:
-    """The folder for a run's checkpoints, made if need be; and a line about each one that another run to `out` left."""
+    """The folder for a run's checkpoints, made if need be; and a line about each one that another run to `out` left.
+
+    Raises InputError where no folder can be made.
+    """
     work = out.with_name(f".{out.name}.{key_of(what)[:8]}.work")
     notes = []
     for other in sorted(out.parent.glob(f".{_escaped(out.name)}.*.work")) if out.parent.is_dir() else []:
@@ -46,9 +53,48 @@ def work_folder(out: Path, what: dict[str, Any]) -> tuple[Path, list[str]]:
                 f"{newest}: not gone on from, as it was made with {_difference(read_object(other / RUN), what)}; "
                 "remove its folder if you don't need it"
             )
-    if not (work / RUN).is_file():
-        write_text(work / RUN, json.dumps(what, indent=2) + "\n")
+    try:
+        if not (work / RUN).is_file():
+            write_text(work / RUN, json.dumps(what, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made: {error.strerror}; give another folder") from error
     return work, notes
+
+
+@contextmanager
+def alone(work: Path, out: Path) -> Iterator[None]:
+    """Have a run's folder to ourselves: two processes would write into each other's checkpoints.
+
+    Raises InputError, which names `out`, where another process trains the same.
+    """
+    with ExitStack() as held:
+        with together():
+            if is_first():
+                lock(held.enter_context((work / RUN).open("ab")), out)
+        yield
+
+
+@contextmanager
+def full_disk_told(work: Path) -> Iterator[None]:
+    """Raises EdgedcError when the block fails for want of room. What was half written then makes room again."""
+    try:
+        yield
+    except Exception as error:  # of three libraries that write; only one of them keeps the reason
+        no_room = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
+        if not no_room and not (isinstance(error, RuntimeError) and shutil.disk_usage(work).free < 1 << 20):
+            raise
+        shutil.rmtree(work / PARTIAL, ignore_errors=True)
+        newest = latest(work)
+        rest = f"make room, and run again to go on from {newest.name}" if newest else "make room, and run again"
+        raise EdgedcError(f"{work}: the disk is full: {rest}") from error
+
+
+def discard(work: Path) -> None:
+    """Remove a run's folder. What a kill leaves of it holds no checkpoint, as half a one would be gone on from."""
+    begin(work / "discarded")
+    for folder in work.glob("checkpoint-*"):
+        folder.rename(work / PARTIAL / folder.name)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def latest(work: Path) -> Path | None:

@@ -62,6 +62,7 @@ def encode(
     """
     marks = marks_of(tokenizer)
     imitated = Counter[str]()
+    one = dict[int, int]()  # object for each id: tokenizers make one for each token, which takes four times the memory
 
     def render(messages: Sequence) -> str:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
@@ -79,7 +80,7 @@ def encode(
             completion = tokenizer(pair.completion, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             end = tokenizer.eos_token_id
         # Nothing stands before the first token of a row to tell it from.
-        row = Encoded([*prompt, *completion, end], max(1, len(prompt)))
+        row = Encoded([one.setdefault(id, id) for id in (*prompt, *completion, end)], max(1, len(prompt)))
         if not unwanted:
             return row
         offsets = tokenizer(

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, write_manifest
 from edgedc.decomposition import NOT_NEEDED
 from edgedc.errors import InputError
-from edgedc.files import sha256_of, staged_folder, write_text
+from edgedc.files import check_replaceable, sha256_of, staged_folder, write_text
 from edgedc.machine import this_machine
 from edgedc.methods import ANSWERING
 
@@ -27,16 +26,17 @@ from ..sets.leaks import check_leaks, held_out_in
 from ..sets.pairs import Pair, read_pairs
 from ..settings import TrainSettings
 from .base import check_tuning, find_base, load_base, make_trainee, uses_bf16
-from .checkpoints import identity, work_folder
+from .checkpoints import alone, discard, full_disk_told, identity, work_folder
 from .compiling import check_compiler
 from .data import Encoded, check_text, describe, encode, texts_of
+from .packing import check_packing
 from .processes import is_first, join, together
 from .progress import Progress, memory_peak
 from .scratch import save_folder
 from .trainer import LOG_EVERY, HeldOut, SftTrainer, Watch
 from .validation import held_out
 
-__all__ = ["HISTORY", "Progress", "Trained", "find_base", "load_base", "train"]
+__all__ = ["HISTORY", "Progress", "Trained", "check", "find_base", "load_base", "train"]
 
 HISTORY = "training.json"
 
@@ -78,15 +78,18 @@ def train(
     if not is_first():
         report = warn = lambda _: None
     disable_progress_bar()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     with together():
-        _check(settings)
+        check(settings)
+        check_replaceable(out)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
         pairs, left_out = _pairs(data, settings, warn)
         chosen = held_out(pairs, settings.validation)
         tokenizer, model, base = make_trainee(
             settings, texts_of([p for p, held in zip(pairs, chosen, strict=True) if not held])
         )
+        if settings.packing:
+            check_packing(model)
         avoid = settings.unlikelihood > 0
         encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, unwanted=avoid)
         if imitated:
@@ -100,31 +103,35 @@ def train(
             warn(note)
         watch = Watch(report, _board(out, work) if is_first() else None)
         trainer = SftTrainer(model, tokenizer, rows, held, settings, _arguments(work, settings, len(rows)), watch)
-    trainer.go_on()
-    trainer.take_best()
+    with alone(work, out), full_disk_told(work):
+        trainer.go_on()
+        trainer.take_best()
 
-    history = trainer.state.log_history
-    trained = _trained(out, history, trainer.best(), rows, left_out, model)
-    weights = trainer.shared_weights()
-    with together():
-        if is_first():
-            with staged_folder(out) as stage:
-                _write_model(stage, trainer.model, weights, tokenizer, settings)
-                record = _record(trained, settings, len(held.rows), history)
-                write_text(stage / HISTORY, json.dumps(record, indent=2, default=str) + "\n")
-                write_manifest(stage, _manifest(stage, trained, settings, record, base, describe(data, pairs), model))
-            shutil.rmtree(work, ignore_errors=True)
+        history = trainer.state.log_history
+        trained = _trained(out, history, trainer.best(), rows, left_out, model)
+        weights = trainer.shared_weights()
+        with together():
+            if is_first():
+                with staged_folder(out) as stage:
+                    _write_model(stage, trainer.model, weights, tokenizer, settings)
+                    record = _record(trained, settings, len(held.rows), history)
+                    write_text(stage / HISTORY, json.dumps(record, indent=2, default=str) + "\n")
+                    made = _manifest(stage, trained, settings, record, base, describe(data, pairs), model)
+                    write_manifest(stage, made)
+                discard(work)
     return trained
 
 
-def _check(settings: TrainSettings) -> None:
+def check(settings: TrainSettings) -> None:
+    """Raises InputError for a setting that cannot be, or that this machine cannot do."""
+
     def refuse(name: str, must: str) -> None:
         raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be {must}")
 
     if settings.vocabulary % 256 or settings.vocabulary < 512:
         refuse("vocabulary", "a multiple of 256, at least 512")
-    counts = ("batch_size", "accumulation", "max_length", "lora_rank", "checkpoint_every", "validation_every")
-    for name in (*counts, "learning_rate", "epochs"):
+    counts = ("batch_size", "accumulation", "max_length", "checkpoint_every", "validation_every")
+    for name in (*counts, "lora_rank", "lora_alpha", "learning_rate", "epochs"):
         if not getattr(settings, name) > 0:
             refuse(name, "above 0")
     if not 0 <= settings.warmup < 1:
@@ -132,6 +139,15 @@ def _check(settings: TrainSettings) -> None:
     for name in ("weight_decay", "validation", "validation_questions", "unlikelihood"):
         if not getattr(settings, name) >= 0:
             refuse(name, "at least 0")
+    for name in ("epochs", "learning_rate", "weight_decay", "unlikelihood"):
+        if math.isinf(getattr(settings, name)):
+            refuse(name, "a finite number")
+    if not 0 <= settings.lora_dropout < 1:
+        refuse("lora_dropout", "a share: at least 0 and below 1")
+    if settings.threads is not None and settings.threads < 1:
+        refuse("threads", "at least 1, or none")
+    if not 0 <= settings.seed < 1 << 32:
+        refuse("seed", "at least 0 and below 2^32")
     if settings.validation > 1 and settings.validation % 1:
         refuse("validation", "a share below 1, or a whole number of questions")
     if settings.batch_size % _parts(settings):
@@ -183,7 +199,8 @@ def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArgume
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup * steps),
+        # The first step of a warm-up has a rate of 0: a run of one step would change nothing.
+        warmup_steps=min(math.ceil(settings.warmup * steps), steps - 1),
         weight_decay=settings.weight_decay,
         adam_beta2=0.98,  # small batches, few steps: the usual 0.999 remembers too long
         max_grad_norm=1.0,

@@ -38,8 +38,8 @@ def held_out(pairs: Sequence[Pair], amount: float) -> list[bool]:
 
 
 def _place(pair: Pair) -> float:
-    """A question's place between 0 and 1."""
-    text = " ".join(f"{pair.premise} {pair.question or pair.prompt}".casefold().split())
+    """A question's place between 0 and 1; that of a document which asks nothing goes by what it says."""
+    text = " ".join(f"{pair.premise} {pair.question or pair.prompt or pair.completion}".casefold().split())
     return int.from_bytes(hashlib.sha256(text.encode(errors="backslashreplace")).digest()[:6]) / 2**48
 
 
