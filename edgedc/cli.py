@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edgedc import __version__, recipes
 from edgedc.errors import EdgedcError
@@ -67,6 +68,14 @@ def cli() -> None:
     """
 
 
+def _variable(error: click.ClickException) -> str:
+    """The environment variable that a value came from which cannot be: the message names the flag alone."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
+        return ""
+    source = error.ctx.get_parameter_source(str(error.param.name))
+    return f"{error.param.envvar}: " if source is ParameterSource.ENVIRONMENT else ""
+
+
 def main(args: list[str] | None = None) -> Any:
     """Run a verb; a known failure becomes one line on stderr and its exit code."""
     try:
@@ -81,7 +90,7 @@ def main(args: list[str] | None = None) -> Any:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" See  {context.command_path} --help" if context else ""
-        click.echo(f"edgedc: {error.format_message()}{hint}", err=True)
+        click.echo(f"edgedc: {_variable(error)}{error.format_message()}{hint}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("edgedc: interrupted", err=True)

@@ -138,6 +138,19 @@ def test_a_whole_model_is_not_merged(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert read_manifest(tmp_path / "out" / "student").kind == "model"
 
 
+def test_what_the_recipe_says_of_merging_is_heard(
+    copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe, out = copy
+    mine = write(tmp_path / "mine.jsonl", '{"question": "How many pens?"}\n')
+    recipe.write_text(SMALL + f'[merge]\ndtype = "float32"\nprompts = "{mine}"\n', "utf-8")
+    distill(recipe, out)
+    assert read_manifest(out / "student").recipe["merge"]["agreement"]["prompts"] == str(mine)
+    whole = write(tmp_path / "whole.toml", recipe.read_text("utf-8").replace("lora_rank = 4", 'tuning = "full"'))
+    distill(whole, tmp_path / "other")
+    assert "note: [merge] has no part in this: every weight is trained" in capsys.readouterr().err
+
+
 def test_an_artifact_that_failed_its_gate_is_told_again(copy: tuple[Path, Path]) -> None:
     recipe, out = copy
     manifest = read_manifest(out / "bundle")
@@ -153,6 +166,12 @@ def test_an_artifact_that_failed_its_gate_is_told_again(copy: tuple[Path, Path])
         (("lora_rank = 4", "lora_rnk = 4"), r"\[train\] has no key 'lora_rnk'; did you mean lora_rank\?"),
         (('"f16"', '"f17"'), "unknown quantization 'f17'"),
         (("lora_rank = 4", 'base = "edgedc"'), "edgedc: no config.json"),
+        (("lora_rank = 4", 'base = "nowhere"'), "nowhere: no such base model"),
+        (("lora_rank = 4", "lora_rank = 0"), "--lora-rank 0: must be above 0"),
+        (("lora_rank = 4", 'method = "S_D-R"'), r"method S_D-R: is made from rows of  edgedc screen: add \[screen\]"),
+        (("[export]", "[screen]\n[export]"), r"method S_D-T: is made from rows of  edgedc teach: say method = "),
+        (("[export]", 'method = "S_D-R"\n[screen]\n[export]'), "no solver: name the model"),
+        (("limit = 16", "limit = -1"), "--limit -1: must be at least 0"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_made(tmp_path: Path, change: tuple[str, str], said: str) -> None:

@@ -157,3 +157,18 @@ def test_a_damaged_adapter_is_refused(make, tmp_path) -> None:
     with pytest.raises(EdgedcError, match=r"q_proj\.weight is not finite with this adapter: it is damaged"):
         merge(adapter, tmp_path / "out", MergeSettings())
     assert not (tmp_path / "out").exists()
+
+
+def test_odd_rows_to_compare_on(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    odd = [
+        {"question": "Whose list is missing?", "status": "decomposed"},
+        {"question": "Whose list is of numbers?", "status": "decomposed", "subquestions": [3]},
+        {"question": "Whose premise is null?", "premise": None},
+        {"question": "Whose premise is a number?", "premise": 3},
+    ]
+    texts = texts_for(tokenizer, MANIFEST, write_rows(tmp_path / "odd.jsonl", odd))
+    assert [(text.question, text.start) for text in texts] == [(row["question"], 0) for row in odd[:3]]
+    half = write_rows(tmp_path / "half.jsonl", [*odd, {"question": "Half \ud83d?"}])
+    with pytest.raises(InputError, match=r"half\.jsonl:5: not valid Unicode near .*lone surrogate"):
+        texts_for(tokenizer, MANIFEST, half)

@@ -130,3 +130,17 @@ def test_the_verbs_with_a_table_take_a_recipe_and_the_others_do_not() -> None:
         command = group.get_command(group.make_context("edgedc", [verb]), verb)
         assert command is not None
         assert [option.name for option in command.params].count("recipe") == (verb in VERBS or verb == "distill")
+
+
+def test_a_value_that_cannot_be_is_said_to_be_the_variable_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEDC_TRAIN_LORA_RANK", "many")
+    for args in (["train", "data", "out"], ["distill", "smoke"]):
+        with pytest.raises(SystemExit):
+            cli.main(args)
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("edgedc: EDGEDC_TRAIN_LORA_RANK: Invalid value for '--lora-rank': 'many'")
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--lora-rank", "few", "data", "out"])
+    assert "EDGEDC_TRAIN_LORA_RANK" not in capsys.readouterr().err

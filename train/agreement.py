@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from edgedc.backends.greedy import encodable
 from edgedc.bundle import Manifest
 from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import InputError
-from edgedc.files import read_rows
+from edgedc.files import numbered_rows
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
 
@@ -49,7 +50,7 @@ def texts_for(tokenizer: PreTrainedTokenizerBase, manifest: Manifest, questions:
     """The first 16 questions of a JSONL file, or 16 of microworld's, in the prompt that the model was trained with.
 
     Rows of `edgedc teach` come with their decomposition as the reply. Raises InputError when no row of the file is a
-    question that fits the model's context.
+    question that fits the model's context, and for one that no tokenizer can read.
     """
     texts = []
     for question, premise, reply in itertools.islice(_questions(questions), COUNT):
@@ -72,12 +73,18 @@ def _questions(path: Path | None) -> Iterable[tuple[str, str, str]]:
         yield from ((p.question, "", render(p.decomposition)) for p in problems("test", COUNT))
         return
     seen = set()
-    for row in read_rows(path):
-        question = row.get("question")
-        if isinstance(question, str) and question not in seen:
+    for line, row in numbered_rows(path):
+        question, premise, texts = row.get("question"), row.get("premise") or "", row.get("subquestions")
+        if isinstance(question, str) and isinstance(premise, str) and question not in seen:
             seen.add(question)
-            known = row.get("status") in ("decomposed", "not_needed")
-            yield question, row.get("premise", ""), render(decomposition_of(row["subquestions"])) if known else ""
+            known = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+            known = known and row.get("status") in ("decomposed", "not_needed")
+            reply = render(decomposition_of(texts)) if known else ""
+            try:
+                encodable(f"{question}{premise}{reply}")
+            except InputError as error:
+                raise InputError(f"{path}:{line}: {error}") from error
+            yield question, premise, reply
 
 
 @torch.no_grad()

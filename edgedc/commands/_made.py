@@ -61,18 +61,19 @@ def keys_of(verb: str, wanted: Values) -> set[str]:
 
 def _taught(wanted: Values) -> set[str]:
     module = workshop("train.teaching.teach")
-    settings = _settings(module.TeachSettings, wanted)
-    examples = load_examples(_settings(Selection, wanted))
+    settings = settings_of(module.TeachSettings, wanted)
+    examples = load_examples(settings_of(Selection, wanted))
     teacher = workshop("train.teaching.teachers").find_teacher(settings)
     return {draw.key for draw in module.plan(examples, teacher, settings)()}
 
 
 def _screened(wanted: Values) -> set[str]:
     module = workshop("train.teaching.screen")
-    job = module.find_job(_settings(module.ScreenSettings, wanted))
+    job = module.find_job(settings_of(module.ScreenSettings, wanted))
     unusable = workshop("train.sets.pairs").unusable
     return {job.trial(row).key for row in read_rows(wanted["demonstrations"]) if not unusable(row)}
 
 
-def _settings(kind: Any, wanted: Values) -> Any:
+def settings_of(kind: Any, wanted: Values) -> Any:
+    """The settings of this kind among what a verb is given."""
     return kind(**{f.name: wanted[f.name] for f in dataclasses.fields(kind) if f.name in wanted})

@@ -10,10 +10,10 @@ import click
 from click.core import ParameterSource
 
 from edgedc.bench.table import table
-from edgedc.bundle import MANIFEST, check_model_folder, read_manifest
-from edgedc.commands._made import is_made, keys_of
+from edgedc.bundle import MANIFEST, read_manifest
+from edgedc.commands._made import is_made, keys_of, settings_of
 from edgedc.commands._verbs import run, values
-from edgedc.errors import GateError
+from edgedc.errors import GateError, InputError
 from edgedc.files import beside, read_rows
 from edgedc.flags import flags
 from edgedc.recipes import Recipe, find_recipe
@@ -51,6 +51,8 @@ def command(out: Path, selection: Selection, recipe: str) -> None:  # noqa: ARG0
     for key, text in found.about.items():
         click.echo(f"{key}: {text.strip()}", err=True)
     steps = _steps(found, recipe, out, _given_flags())
+    if "merge" in found.tables and all(step.verb != "merge" for step in steps):
+        click.echo("note: [merge] has no part in this: every weight is trained, and nothing is merged", err=True)
     _check(steps)
     told, chosen = [], dict[object, Path]()
     for planned in steps:
@@ -89,17 +91,32 @@ def _steps(recipe: Recipe, name: str, out: Path, given: list[str]) -> list[Step]
         steps.append(Step("train", (*by, rows, student), student))  # a whole model, with nothing to merge
     else:
         steps.append(Step("train", (*by, rows, adapter), adapter))
-        steps.append(Step("merge", (*by, "--prompts", steps[0].made, adapter, student), student))
+        prompts = () if values("merge", *by)["prompts"] else ("--prompts", steps[0].made)
+        steps.append(Step("merge", (*by, *prompts, adapter, student), student))
     return [*steps, Step("export", (*by, student, out / "bundle"), out / "bundle")]
 
 
 def _check(steps: list[Step]) -> None:
     """Raises InputError for what can be told before anything is paid for."""
     given = {step.verb: values(*step.line) for step in steps}
-    if Path(given["train"]["base"]).exists():
-        check_model_folder(Path(given["train"]["base"]))
+    _check_method(given["train"]["method"], screened="screen" in given)
+    if "screen" in given:
+        screen = workshop("train.teaching.screen")
+        screen.find_job(settings_of(screen.ScreenSettings, given["screen"]))
+    sft = workshop("train.fitting.sft")
+    sft.check(settings_of(workshop("train.settings").TrainSettings, given["train"]))
+    sft.find_base(given["train"]["base"])
     if types := given["export"]["quantizations"]:
         workshop("export.gguf.quantize").types_of(",".join(types), calibrated=given["export"]["calibrate"] is not None)
+
+
+def _check_method(method: str, *, screened: bool) -> None:
+    """As train/sets/pairs.py has it, whose rows would be there, and paid for, by then."""
+    said = f"[train] method {method}: is made from rows of  edgedc"
+    if method == "S_D-T" and screened:
+        raise InputError(f'{said} teach: say method = "S_D-R", or leave [screen] out')
+    if method in ("S_D-R", "S_E-T", "S_E-A") and not screened:
+        raise InputError(f"{said} screen: add [screen] with its solver_model")
 
 
 def _carry_out(step: Step) -> float | None:
