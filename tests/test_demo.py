@@ -7,15 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from edgedc.commands._verbs import run
+from edgedc.commands.demo import _make
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, Skill, simulated_server
 from edgedc.tasks.microworld import problems
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 EDGEDC = Path(sys.executable).with_name("edgedc")
 
 
+def test_what_the_demo_has_made_is_not_made_again(tmp_path, capsys):
+    rows, model = tmp_path / "rows.jsonl", tmp_path / "model"
+    run("teach", "--limit", 8, rows)
+    train = ("train", "--from-scratch", "nano", "--vocabulary", 512)
+    for epochs, made in ((1, True), (1, False), (2, True)):
+        before = (model / "manifest.json").stat().st_mtime_ns if model.exists() else None
+        capsys.readouterr()
+        _make(*train, "--epochs", epochs, rows, model)
+        said = capsys.readouterr().err
+        assert ("edgedc train" in said) == made
+        assert (f"{model}: there already, made of the same inputs with the same settings" in said) != made
+        assert ((model / "manifest.json").stat().st_mtime_ns != before) == made
+
+
+@pytest.mark.slow
 def test_the_demo_makes_a_student_that_works(tmp_path):
     done = subprocess.run([EDGEDC, "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stderr
@@ -26,8 +42,13 @@ def test_the_demo_makes_a_student_that_works(tmp_path):
     assert seconds
     assert {p.name for p in (tmp_path / "demo").iterdir()} >= {"adapter", "student", "bundle", "bench.json"}
     assert "SIMULATED" in done.stdout
+    again = subprocess.run([EDGEDC, "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count(": there already, made of the same inputs with the same settings") == 3
+    assert share[0] in again.stdout
 
 
+@pytest.mark.slow
 def test_the_six_lines_of_the_readme_run(tmp_path):
     """A simulated solver, which knows the README's question, stands in for the one that needs a key."""
     lines = re.search(r"Six lines.*?```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]

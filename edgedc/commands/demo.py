@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import click
 
 from edgedc.bench.table import table
-from edgedc.commands._verbs import run
+from edgedc.bundle import MANIFEST, read_manifest
+from edgedc.commands._made import is_made
+from edgedc.commands._verbs import run, values
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
@@ -31,7 +34,8 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
     """Teach, train, merge, export, decompose, ask and bench, offline, on generated word problems.
 
     Teacher and solver are simulated on this machine, behind a real HTTP server; what depends on them says so. The
-    student, its training, its exports and the time they take are real.
+    student, its training, its exports and the time they take are real. Stopped, or run again, it goes on with what is
+    there: rows, adapter, student and bundle are made once.
     """
     started = time.monotonic()
     with simulated_server(problems("train", demonstrations), timing=Timing(0.0, 0.0)) as teacher:
@@ -40,11 +44,11 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
         run("teach", "--limit", demonstrations, *who, out / "demonstrations.jsonl")
     _step("Train: a LoRA adapter on the tiny base that comes with edgedc")
     pace = ("--epochs", epochs, "--batch-size", 16, "--learning-rate", 3e-3)
-    run("train", "--base", "demo-base", *pace, out / "demonstrations.jsonl", out / "adapter")
+    _make("train", "--base", "demo-base", *pace, out / "demonstrations.jsonl", out / "adapter")
     _step("Merge: one model folder")
-    run("merge", out / "adapter", out / "student")
+    _make("merge", out / "adapter", out / "student")
     _step("Export: GGUF and ONNX, each compared with the merged model")
-    run("export", "--format", "gguf", "--format", "onnx", out / "student", out / "bundle")
+    _make("export", "--format", "gguf", "--format", "onnx", out / "student", out / "bundle")
 
     question = next(p for p in problems("test", 50) if len(p.steps) == 3).question
     _step("Decompose: offline, through llama.cpp and through ONNX Runtime")
@@ -82,6 +86,17 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
 
 def _step(title: str) -> None:
     click.echo(f"\n== {title}", err=True)
+
+
+def _make(verb: str, *words: object) -> None:
+    """Run a verb that makes the folder at the end of `words`, unless it is there, made of the same by the same."""
+    folder = Path(str(words[-1]))
+    if is_made(verb, folder, values(verb, *words)):
+        click.echo(f"\n{folder}: there already, made of the same inputs with the same settings", err=True)
+        return
+    if verb == "export" and (folder / MANIFEST).is_file() and read_manifest(folder).kind == "bundle":
+        shutil.rmtree(folder)  # of another student, and `edgedc export` adds to a bundle
+    run(verb, *words)
 
 
 def _share(*args: object, split: str) -> str:
