@@ -1,5 +1,7 @@
 """The simulated solver over its real socket: it speaks the protocol, says what it is, and decomposition pays."""
 
+import socket
+
 import httpx
 import pytest
 
@@ -157,6 +159,23 @@ def test_a_bad_request_gets_an_error_and_the_server_goes_on(content: bytes, stat
         assert reply.status_code == status
         assert reply.json()["error"]["message"]
         assert client.post(f"{url}/chat/completions", json=CHAT).status_code == 200
+
+
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000])
+def test_a_length_that_is_none_is_refused(length: bytes) -> None:
+    with simulated_server(problems("test", 1), timing=Timing(0, 0)) as url:
+        where = httpx.URL(url)
+        with socket.create_connection((where.host, where.port or 0), timeout=10) as end:
+            end.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n")
+            assert end.recv(64).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_a_time_or_a_chance_that_is_none_names_its_flag(value: float) -> None:
+    with pytest.raises(InputError, match=f"--per-token-s {value}: give seconds"):
+        Timing(per_token_s=value)
+    with pytest.raises(InputError, match=f"--in-head {value}: give a chance"):
+        Skill(in_head=value)
 
 
 def test_a_port_that_is_taken_is_the_users_mistake() -> None:

@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import math
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 
@@ -22,10 +23,18 @@ _LINGERS_FOR, _LINGERS_S = 64 * 2**20, 5.0  # bytes and seconds that a refused c
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the server pretends to think: before its first token, and for each token."""
+    """How long the server pretends to think: before its first token, and for each token.
+
+    Raises InputError for a time that cannot be waited.
+    """
 
     first_token_s: float = flag(0.15, "Seconds before the first token of a reply.")
     per_token_s: float = flag(0.004, "Seconds per token of a reply.")
+
+    def __post_init__(self) -> None:
+        for name, seconds in asdict(self).items():
+            if not 0 <= seconds < math.inf:  # true for NaN too
+                raise InputError(f"--{name.replace('_', '-')} {seconds}: give seconds, 0 or more")
 
 
 class Reply(Protocol):
@@ -91,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _LONGEST_REQUEST:
+        # isdigit is true of a superscript too, and int fails at thousands of digits
+        if not length.isdecimal() or len(length) > 18 or int(length) > _LONGEST_REQUEST:
             self.close_connection = True
             self._error(413, f"a request has a Content-Length of at most {_LONGEST_REQUEST}")
             return self._linger()

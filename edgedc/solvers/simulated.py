@@ -8,10 +8,11 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
 from edgedc.decomposition import Decomposition, decomposition_of, parse, render
+from edgedc.errors import InputError
 from edgedc.flags import flag
 from edgedc.generation import Message
 from edgedc.prompts import ANSWER_MARK, STYLES, decompose_messages, solve_messages, step_messages
@@ -57,12 +58,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Skill:
-    """The chance that a step goes wrong, by how the solver comes to it."""
+    """The chance that a step goes wrong, by how the solver comes to it. Raises InputError for what is no chance."""
 
     asked: float = flag(0.02, "Chance that a step goes wrong when a subquestion asks for it.")
     reasoned: float = flag(0.10, "Chance that a step goes wrong when the solver finds it by itself.")
     in_head: float = flag(0.25, "Chance that a step goes wrong when the solver may not reason.")
     drawn: float = flag(0.2, "Chance that a sampled decomposition leaves a subquestion out.")
+
+    def __post_init__(self) -> None:
+        for name, chance in asdict(self).items():
+            if not 0 <= chance <= 1:  # true for NaN too
+                raise InputError(f"--{name.replace('_', '-')} {chance}: give a chance, from 0 to 1")
 
 
 @contextmanager
