@@ -3,6 +3,7 @@ import os
 import pickle
 import signal
 import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +162,27 @@ def test_a_rerun_pays_for_nothing_twice(data: Path, tmp_path: Path) -> None:
     assert (made.passed, made.foreign) == (3, 5)
 
 
+def test_memory_holds_no_whole_row(tmp_path: Path) -> None:
+    """Of 40 MB here and 40 MB there. What is tried last is asked for again."""
+    out, solver = tmp_path / "out.jsonl", Solver()
+    rows = [draw(f"{k}? " + "p" * 100_000, 0, GOOD) for k in range(400)]
+    data = write_rows(tmp_path / "large.jsonl", rows[:1])
+    with server(solver) as url:
+        run(data, out, url)
+        (made,) = rows_of(out)
+        job = find_job(ScreenSettings(solver_model="big", solver_url=url))
+        write_rows(data, rows)
+        write_rows(out, [made | {"key": job.trial(row).key, "question": row["question"]} for row in rows[:-1]])
+        del rows
+        tracemalloc.start()
+        try:
+            assert run(data, out, url).passed == 400
+            assert tracemalloc.get_traced_memory()[1] < 4e6
+        finally:
+            tracemalloc.stop()
+    assert len(solver.asked) == 2
+
+
 def test_another_gold_answer_is_another_verdict(data: Path, tmp_path: Path) -> None:
     out, solver = tmp_path / "out.jsonl", Solver()
     with server(solver) as url:
@@ -263,7 +285,7 @@ def test_the_ceiling_is_never_passed_over_all_runs(tmp_path: Path) -> None:
     [
         (draw("X?", 0, GOOD, answer=""), r"demonstrations\.jsonl:2 \(X\?\): no gold answer"),
         (draw("X?", 0, GOOD, task=""), r"demonstrations\.jsonl:2: no task"),
-        (draw("X?", 0, GOOD, task="gsm9k"), "unknown task 'gsm9k'"),
+        (draw("X?", 0, GOOD, task="gsm9k"), r"demonstrations\.jsonl:2: unknown task 'gsm9k'"),
         (draw("X?", 0, GOOD, verdict=True), r"demonstrations\.jsonl:2: not a row of  edgedc teach"),
         ({"question": "X?"}, r"demonstrations\.jsonl:2: not a row to train on"),
     ],

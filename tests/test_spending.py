@@ -88,3 +88,14 @@ def test_of_calls_that_gave_rows_nothing_is_kept_after_a_kill_but_what_was_lost(
     with opened(tmp_path, {"a": 0.25, "b": 0.25}) as spending:
         assert spending.total == 0.5 + 0.5 + 1.0
     assert [line.split('"')[3] for line in kept.read_text().splitlines()] == ["a", "c"]
+
+
+def test_what_cannot_be_tidied_up_at_the_end_is_a_line_and_counts(tmp_path):
+    kept = tmp_path / "rows.jsonl.spending"
+    spending = opened(tmp_path, {})
+    spending.asking("a", 1.0)
+    spending.failed("a", failure(0.5))
+    kept.unlink()
+    kept.mkdir()
+    with pytest.raises(EdgedcError, match=r"rows\.jsonl\.spending: cannot be written: Is a directory; what stands"):
+        spending.__exit__(None, None, None)

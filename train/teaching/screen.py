@@ -183,7 +183,10 @@ def _index(path: Path, job: Trials, left_out: Counter[str]) -> list[list[_Draw]]
             raise InputError(f"{where} ({row.get('id', '')}): no gold answer to compare with: take a task that has it")
         if not row.get("task"):
             raise InputError(f"{where}: no task, so it is not known how to compare answers: make it with  edgedc teach")
-        find_task(row["task"])
+        try:
+            find_task(row["task"])
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
         draws = questions.setdefault(key_of(row["question"], row.get("premise", "")), [])
         if why := unusable(row):
             left_out[why] += 1

@@ -31,7 +31,7 @@ class TeachSettings(CallSettings):
         "Teacher: a model's name at its server, the path of a bundle, model folder or GGUF file, or gold: the task's "
         "own decompositions.",
     )
-    teacher_url: str = flag("", "OpenAI-compatible server of the teacher.")
+    teacher_url: str = flag("", "Its OpenAI-compatible server.  [EDGEDC_BASE_URL, OPENAI_BASE_URL, else OpenAI]")
     draws: int = flag(1, "Decompositions of each question.")
     temperature: float = flag(0.0, "Temperature of the draws; several of them need one above 0.")
     draw_seed: int = flag(0, "Seed of the first draw of each question; the next ones have the next seeds.")
@@ -159,11 +159,13 @@ def _ask(
         taught.add(rows.gists[key])
 
     def asked() -> Iterator[Draw]:
-        for draw in plan():
+        for draw in plan() if missing else ():
             if draw.key in missing:
                 missing.remove(draw.key)  # a question that comes twice is asked once
                 spending.asking(draw.key, teacher.worst(draw))
                 yield draw
+            if not missing:
+                return
 
     if isinstance(teacher, RemoteTeacher):
         teacher = replace(teacher, server=replace(teacher.server, spent=spending.total))
