@@ -1,5 +1,6 @@
 """Adapters in peft's format: what training, merging and exporting must agree on."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,6 +8,11 @@ from edgedc.errors import InputError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TIED = ("embed_tokens", "lm_head")  # modules that are one tensor where a base's embeddings are tied
+
+
+def hush_bitsandbytes() -> None:
+    """Before peft is imported, which imports it where it is installed: it warns of a kernel that nobody here needs."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def check_files(adapter: Path) -> None:

@@ -164,6 +164,9 @@ def _how(artifacts: Sequence[Artifact]) -> str:
     said = []
     if gate := next((a.gate for a in artifacts if a.gate), None):
         said.append(_compared(gate))
+    if source := next((a.details["source"] for a in artifacts if "source" in a.details), None):
+        kl = _figure(source["kl"], ".1e")
+        said.append(f"Quantised GGUFs are made from an f16, which must pass as well (KL {kl}).")
     if ties := [f"{a.gate['near_ties']} of `{a.path}`" for a in artifacts if a.gate.get("near_ties")]:
         said.append(
             f"Where the model preferred its own token by at most {NEAR_TIE} nats, any rounding may turn a reply; such "

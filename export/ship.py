@@ -14,7 +14,7 @@ from edgedc.files import scratch_folder, staged_folder
 
 from .artifacts import Say, Weights, make_gguf, make_onnx
 from .gate.candidates import Measured, candidate_types, choose, measured, model_right
-from .gate.gate import gate
+from .gate.gate import gate, gated
 from .gate.memory import available_memory, reference_dtype
 from .gate.observe import Reference, reference_of
 from .gate.prompts import Prompt, prompts_for
@@ -171,7 +171,7 @@ def _gated(work: Work, made: list[Artifact], reference: Reference) -> list[Artif
             continue
         tick = _ticker(f"{artifact.path}: gate", len(work.prompts), work.say)
         result = gate(work.stage, artifact, work.prompts, reference, work.manifest.context_length, tick)
-        judged.append(dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result)))
+        judged.append(gated(artifact, result))
     return judged
 
 
@@ -197,7 +197,7 @@ def _source(work: Work, reference: Reference) -> Artifact:
         write_manifest(folder, with_artifacts(work.manifest, [artifact]))
         tick = _ticker(f"{artifact.path}, which is quantised: gate", len(work.prompts), work.say)
         result = gate(folder, artifact, work.prompts, reference, work.manifest.context_length, tick)
-    return dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result))
+    return gated(artifact, result)
 
 
 def _after_source(artifact: Artifact, source: Artifact) -> Artifact:

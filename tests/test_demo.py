@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edgedc.commands._made import make
 from edgedc.commands._verbs import run
-from edgedc.commands.demo import _make
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, Skill, simulated_server
 from edgedc.tasks.microworld import problems
@@ -24,7 +24,7 @@ def test_what_the_demo_has_made_is_not_made_again(tmp_path, capsys):
     for epochs, made in ((1, True), (1, False), (2, True)):
         before = (model / "manifest.json").stat().st_mtime_ns if model.exists() else None
         capsys.readouterr()
-        _make(*train, "--epochs", epochs, rows, model)
+        assert make(*train, "--epochs", epochs, rows, model) == made
         said = capsys.readouterr().err
         assert ("edgedc train" in said) == made
         assert (f"{model}: there already, made of the same inputs with the same settings" in said) != made

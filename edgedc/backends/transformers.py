@@ -1,10 +1,10 @@
 """Model folders, run by transformers, by default in float32: what exported artifacts are compared with."""
 
-import logging
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgedc.adapter import hush_bitsandbytes
 from edgedc.backends.chat import ChatTemplate, end_tokens
 from edgedc.backends.greedy import GreedyBackend, check_context, encodable
 from edgedc.backends.marks import Marks
@@ -55,8 +55,7 @@ class TransformersBackend(GreedyBackend):
                 folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
             ).eval()
             if adapter:
-                # peft imports bitsandbytes where it is installed, which warns of a missing kernel.
-                logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+                hush_bitsandbytes()
                 import peft
 
                 self._model = peft.PeftModel.from_pretrained(self._model, str(adapter)).merge_and_unload()

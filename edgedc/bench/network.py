@@ -111,7 +111,9 @@ def through(network: Network | None, *urls: str) -> Iterator[list[str | None]]:
             upstream = upstreams[secure[0]]
             proxy = urlsplit(upstream) if upstream else None
             target = (proxy.hostname or "", proxy.port or 80) if proxy else None
-            port = stack.enter_context(_relay(link, target, _to_client_of_proxy if target is None else _as_it_is))
+            # A proxy behind the relay answers a CONNECT by itself.
+            told = (lambda _: b"") if target else _to_client_of_proxy
+            port = stack.enter_context(_relay(link, target, told))
             login, at, _ = proxy.netloc.rpartition("@") if proxy else ("", "", "")
             stack.enter_context(_environment(https_proxy=f"http://{login}{at}127.0.0.1:{port}", no_proxy=""))
         yield [made[url] for url in urls]
@@ -215,11 +217,6 @@ def _to_client_of_proxy(error: OSError | None) -> bytes:
     """The reply to its CONNECT (RFC 9110, 9.3.6)."""
     status = f"502 {error}" if error else "200 Connection established"
     return f"HTTP/1.1 {status}\r\n\r\n".encode()
-
-
-def _as_it_is(error: OSError | None) -> bytes:  # noqa: ARG001
-    """The proxy behind the relay answers by itself."""
-    return b""
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """What there is already of a chain of verbs: which folders need not be made again, which rows are this recipe's."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
+
 from edgedc.adapter import WEIGHTS
 from edgedc.bundle import MANIFEST, Manifest, read_manifest
+from edgedc.commands._verbs import run, values
 from edgedc.files import read_rows, sha256_of
 from edgedc.flags import as_json
 from edgedc.tasks import Selection, load_examples
@@ -52,6 +56,18 @@ _SAME_INPUT: dict[str, Callable[[Manifest, Path, Values], bool]] = {
     "merge": _same_adapter,
     "export": _same_model,
 }
+
+
+def make(*words: object) -> bool:
+    """Run a verb that makes the folder at the end of `words`; False where it is there, made of the same by the same."""
+    verb, folder = str(words[0]), Path(str(words[-1]))
+    if is_made(verb, folder, values(*words)):
+        click.echo(f"\n{folder}: there already, made of the same inputs with the same settings", err=True)
+        return False
+    if verb == "export" and (folder / MANIFEST).is_file() and read_manifest(folder).kind == "bundle":
+        shutil.rmtree(folder)  # of another model or of other settings, and `edgedc export` adds to a bundle
+    run(*words)
+    return True
 
 
 def keys_of(verb: str, wanted: Values) -> set[str]:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import click
 
 from edgedc.bench.table import table
-from edgedc.bundle import MANIFEST, read_manifest
-from edgedc.commands._made import is_made
-from edgedc.commands._verbs import run, values
+from edgedc.commands._made import make
+from edgedc.commands._verbs import run
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
@@ -44,11 +42,11 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
         run("teach", "--limit", demonstrations, *who, out / "demonstrations.jsonl")
     _step("Train: a LoRA adapter on the tiny base that comes with edgedc")
     pace = ("--epochs", epochs, "--batch-size", 16, "--learning-rate", 3e-3)
-    _make("train", "--base", "demo-base", *pace, out / "demonstrations.jsonl", out / "adapter")
+    make("train", "--base", "demo-base", *pace, out / "demonstrations.jsonl", out / "adapter")
     _step("Merge: one model folder")
-    _make("merge", out / "adapter", out / "student")
+    make("merge", out / "adapter", out / "student")
     _step("Export: GGUF and ONNX, each compared with the merged model")
-    _make("export", "--format", "gguf", "--format", "onnx", out / "student", out / "bundle")
+    make("export", "--format", "gguf", "--format", "onnx", out / "student", out / "bundle")
 
     question = next(p for p in problems("test", 50) if len(p.steps) == 3).question
     _step("Decompose: offline, through llama.cpp and through ONNX Runtime")
@@ -86,17 +84,6 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
 
 def _step(title: str) -> None:
     click.echo(f"\n== {title}", err=True)
-
-
-def _make(verb: str, *words: object) -> None:
-    """Run a verb that makes the folder at the end of `words`, unless it is there, made of the same by the same."""
-    folder = Path(str(words[-1]))
-    if is_made(verb, folder, values(verb, *words)):
-        click.echo(f"\n{folder}: there already, made of the same inputs with the same settings", err=True)
-        return
-    if verb == "export" and (folder / MANIFEST).is_file() and read_manifest(folder).kind == "bundle":
-        shutil.rmtree(folder)  # of another student, and `edgedc export` adds to a bundle
-    run(verb, *words)
 
 
 def _share(*args: object, split: str) -> str:

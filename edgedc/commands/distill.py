@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import click
 from click.core import ParameterSource
 
 from edgedc.bench.table import table
-from edgedc.bundle import MANIFEST, read_manifest
-from edgedc.commands._made import is_made, keys_of, settings_of
+from edgedc.bundle import read_manifest
+from edgedc.commands._made import keys_of, make, settings_of
 from edgedc.commands._verbs import run, values
 from edgedc.errors import GateError, InputError
 from edgedc.files import beside, read_rows
@@ -121,14 +120,12 @@ def _check_method(method: str, *, screened: bool) -> None:
 
 def _carry_out(step: Step) -> float | None:
     """Seconds; None for what was there already. A gate's refusal is told at the end, from the bundle's manifest."""
-    if step.verb not in ROWS and is_made(step.verb, step.made, values(*step.line)):
-        click.echo(f"\n{step.made}: there already, made of the same inputs with the same settings", err=True)
-        return None
-    if step.verb == "export" and (step.made / MANIFEST).is_file() and read_manifest(step.made).kind == "bundle":
-        shutil.rmtree(step.made)  # of another model or of other settings, and `edgedc export` adds to a bundle
     started = time.monotonic()
     try:
-        run(*step.line)
+        if step.verb in ROWS:
+            run(*step.line)
+        elif not make(*step.line):
+            return None
     except GateError:
         if step.verb != "export":
             raise

@@ -25,7 +25,7 @@ from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
 from ..gguf.quantize import TYPES, estimate
 from ..gguf.tensors import StoredTensor
-from .gate import gate
+from .gate import gate, gated
 from .observe import Reference, threads_for
 from .prompts import Prompt
 
@@ -116,7 +116,7 @@ def measured(
     It does not raise when the artifact does not run: that is a failure of its gate.
     """
     compared = gate(folder, artifact, prompts, reference, context)
-    artifact = dataclasses.replace(artifact, passed=compared.passed, gate=dataclasses.asdict(compared))
+    artifact = gated(artifact, compared)
     failure = None if compared.passed else f"fails its gate: {compared.first_difference}"
     asked = [prompt for prompt in prompts if prompt.generate]
     known = [prompt for prompt in asked if prompt.known is not None]

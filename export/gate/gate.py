@@ -147,6 +147,11 @@ def gate(
     return dataclasses.replace(compare(prompts, reference, observed, limits), reference_dtype=reference.dtype)
 
 
+def gated(artifact: Artifact, result: Gate) -> Artifact:
+    """The artifact, with what came of its gate as the manifest has it."""
+    return dataclasses.replace(artifact, passed=result.passed, gate=dataclasses.asdict(result))
+
+
 def limits_for(quantization: str, reference_dtype: str = "float32") -> Limits:
     """A type's own; where the model itself was rounded to 16 bits, none that is tighter than that type's."""
     own, rounded = THRESHOLDS[quantization], THRESHOLDS[SHORT[reference_dtype]]
