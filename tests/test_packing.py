@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, StableLmConfig, StableLmForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, OPTConfig, OPTForCausalLM
 
 from edgedc.errors import InputError
 from train.fitting.data import IGNORED, Encoded
@@ -149,8 +149,7 @@ def test_lengths_that_are_nearly_alike_share_batches():
 
 def test_packing_is_refused_for_a_model_whose_rows_would_see_each_other(model):
     check_packing(model)
-    size = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    size = {"vocab_size": 512, "hidden_size": 64, "word_embed_proj_dim": 64, "ffn_dim": 128, "num_hidden_layers": 2}
     torch.manual_seed(0)
-    with pytest.raises(InputError, match="--packing: in a model of the type stablelm rows of one sequence see each"):
-        check_packing(StableLmForCausalLM(StableLmConfig(**size, **heads)))
+    with pytest.raises(InputError, match="--packing: in a model of the type opt rows of one sequence see each other"):
+        check_packing(OPTForCausalLM(OPTConfig(**size, num_attention_heads=4)))
