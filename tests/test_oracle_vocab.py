@@ -3,6 +3,7 @@
 Each has a file of strings (.inp) and one with the ids that the model's own tokenizer made of them (.out).
 """
 
+import re
 import unicodedata
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from test_export import edit_json
 from test_gguf_vocab import LlamaCpp, converted, merged_by_score, splitting, texts, write_model
 from test_oracle import llama_cpp_source
@@ -22,6 +23,7 @@ from edgedc.backends.gguf_header import NFC, NORMALIZER, STRING, check_header, r
 from edgedc.backends.llamacpp import LlamaCppBackend
 from export.gguf.added_tokens import FORCED
 from export.gguf.llama_cpp import convert_with_llama_cpp
+from export.gguf.to_gguf import TELLING
 from export.gguf.vocab import TokenType
 from export.gguf.vocab_bpe import PRE_TOKENIZERS
 
@@ -163,6 +165,9 @@ def check(known: Known, tokenizer: Tokenizer, folder: Path, *, composes: bool = 
     """edgedc's GGUF against the tokenizer, the known answers, and llama.cpp's GGUF, which normalizes nothing."""
     tokens, kinds = (known.fields[f"tokenizer.ggml.{name}"] for name in ("tokens", "token_type"))
     marked = [t.content for t in known.added if kinds[tokens.index(t.content)] == TokenType.NORMAL]
+    # By a model's name llama.cpp takes the space behind a special token away, which edgedc has no such name for.
+    telling = any(word in known.fields.get("general.name", "").lower() for word in TELLING)
+    strips = re.compile(f"({'|'.join(re.escape(t.content) for t in known.added)})\\s" if telling else "(?!)")
     names = {name: tokens[known.fields[f"tokenizer.ggml.{name}_id"]] for name in ("bos_token", "eos_token")}
     model = write_model(folder / "model", tokenizer, **names)
     with closing(LlamaCpp(known.path)) as official, converted(model) as ours:
@@ -170,12 +175,14 @@ def check(known: Known, tokenizer: Tokenizer, folder: Path, *, composes: bool = 
         def ids(text: str) -> list[int]:
             expected: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
             assert (text, ours.ids(text)) == (text, expected)
-            if (not composes or unicodedata.is_normalized("NFC", text)) and not any(t in text for t in marked):
+            composed = not composes or unicodedata.is_normalized("NFC", text)
+            if composed and not any(t in text for t in marked) and not strips.search(text):
                 assert (text, official.ids(text)) == (text, expected)
             return expected
 
         @settings(max_examples=EXAMPLES, deadline=None)
         @given(texts)
+        @example("</s>  ")
         def same(text: str) -> None:
             ids(text)
 
