@@ -270,6 +270,16 @@ def test_what_saves_memory_or_padding_changes_no_loss(rows, tmp_path, change):
     assert [loss for _, loss in changed.losses] == pytest.approx([loss for _, loss in plain.losses], rel=1e-3)
 
 
+def test_a_run_is_as_exact_as_it_says_whatever_ran_before_it(rows, tmp_path):
+    """transformers leaves the precision of a run in the environment, for the next one and for child processes."""
+    settings = dataclasses.replace(QUICK, max_steps=2)
+    made = {}
+    for name, precision in (("first", "float32"), ("rough", "bfloat16"), ("again", "float32")):
+        folder = train(rows, tmp_path / name, dataclasses.replace(settings, precision=precision), print).folder
+        made[name] = (folder / "model.safetensors").read_bytes()
+    assert made["again"] == made["first"] != made["rough"]
+
+
 # -- the verb
 
 

@@ -192,6 +192,9 @@ def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArgume
     how: dict[str, Any] = {}
     if settings.gradient_checkpointing:
         how = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    bf16 = uses_bf16(settings)
+    # transformers takes what an earlier run of this process, or its parent's, has left here before its own flag.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
     args = TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
@@ -205,7 +208,7 @@ def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArgume
         adam_beta2=0.98,  # small batches, few steps: the usual 0.999 remembers too long
         max_grad_norm=1.0,
         use_cpu=not torch.cuda.is_available(),
-        bf16=uses_bf16(settings),
+        bf16=bf16,
         logging_steps=LOG_EVERY,
         logging_nan_inf_filter=False,
         save_strategy="no",  # trainer.py says when
