@@ -4,6 +4,7 @@ Neither package is needed. litellm's table is a JSON file, read where it lies: l
 """
 
 import importlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import Any
 from edgedc.ledger import Price, load_prices
 
 _LITELLM = "litellm/model_prices_and_context_window_backup.json"
-_TOKENS = 1000  # few enough for the first tier, where long prompts cost more
+# Names of genai-prices: what comes with tokens of text, and what every call is billed for where it has a price; the
+# rest is billed to those who ask for it (a search), or is all that there is (hours of sound).
+_WITH_TOKENS = ("input_mtok", "output_mtok", "output_reasoning_mtok", "cache_")
+_ALWAYS = {"requests_kcount", "output_citation_mtok"}
 
 
 def installed_price(model: str) -> Price | None:
@@ -36,7 +40,7 @@ def _litellm(model: str) -> Price | None:
         return None
     installed = datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
     date = f"litellm {found.version}, installed {installed}"
-    return Price(price.model, price.input, price.output, price.cached, date, f"litellm {found.version}: {path.name}")
+    return replace(price, date=date, source=f"litellm {found.version}: {path.name}")
 
 
 def _genai_prices(model: str) -> Price | None:
@@ -45,14 +49,23 @@ def _genai_prices(model: str) -> Price | None:
         package: Any = importlib.import_module("genai_prices")
     except (metadata.PackageNotFoundError, ImportError):
         return None
-
-    def per_token(**usage: int) -> float:
-        return float(package.calc_price(package.Usage(**usage), model_ref=model).total_price) / _TOKENS
-
     try:
-        fresh = per_token(input_tokens=_TOKENS)
-        cached = per_token(input_tokens=_TOKENS, cache_read_tokens=_TOKENS)
-        output = per_token(output_tokens=_TOKENS)
+        found = package.calc_price(package.Usage(input_tokens=1, output_tokens=1), model_ref=model)
     except LookupError:
         return None
-    return Price(model, fresh, output, cached, f"genai-prices {version}", f"genai-prices {version}")
+    said = {name: value for name, value in vars(found.model_price).items() if value is not None}
+    dollars = {name: float(getattr(value, "base", value)) for name, value in said.items()}  # the shortest calls'
+    fresh, output = dollars.get("input_mtok", 0.0) / 1e6, dollars.get("output_mtok", 0.0) / 1e6
+    others = {name for name, value in dollars.items() if value and not name.startswith(_WITH_TOKENS)}
+    free = not (fresh or output or others)
+    if others & _ALWAYS or not ((fresh and output) or free):
+        return None
+    return Price(
+        model,
+        input=fresh,
+        output=max(output, dollars.get("output_reasoning_mtok", 0.0) / 1e6),
+        cached=dollars["cache_read_mtok"] / 1e6 if "cache_read_mtok" in dollars else fresh,
+        date=f"genai-prices {version}",
+        source=f"genai-prices {version}",
+        up_to=min((int(value.tiers[0].start) for value in said.values() if hasattr(value, "tiers")), default=None),
+    )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,7 +51,11 @@ def estimate_tokens(text: str) -> int:
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per token of one model, with the day and the origin of the figure."""
+    """US dollars per token of one model, with the day and the origin of the figure.
+
+    `up_to` is how many tokens a call may read at these prices; None where a long one costs no more. Where tokens that a
+    model thinks with cost more than what it says, `output` is theirs.
+    """
 
     model: str
     input: float
@@ -58,6 +63,7 @@ class Price:
     cached: float
     date: str
     source: str
+    up_to: int | None = None
 
     def cost(self, usage: Usage) -> float:
         """US dollars: fresh input, cached input and output, each at its own price."""
@@ -69,7 +75,9 @@ def load_prices(path: Path | None = None) -> dict[str, Price]:
     """Read a price table: the one that ships with edgedc, or a file in litellm's format.
 
     litellm's `model_prices_and_context_window.json` maps a model to `input_cost_per_token`, `output_cost_per_token`
-    and, where the provider has it, `cache_read_input_token_cost`. Models that are not priced by the token are left out.
+    and, where the provider has it, `cache_read_input_token_cost`. Where long calls cost more a row has
+    `input_cost_per_token_above_200k_tokens`, or these prices in each of `tiered_pricing`, which begins with the
+    shortest. Models that are not priced by the token are left out.
     """
     if path is None:
         text, name = resources.files("edgedc").joinpath("prices.json").read_text("utf-8"), "edgedc/prices.json"
@@ -89,25 +97,52 @@ def load_prices(path: Path | None = None) -> dict[str, Price]:
             pass
         case _:
             date, source = "the file's own", name
-    prices = {}
-    for model, row in table.items():
-        match row:
-            case {"input_cost_per_token": int() | float() as fresh, "output_cost_per_token": int() | float() as output}:
-                cached = row.get("cache_read_input_token_cost")
-                price = Price(model, fresh, output, fresh if cached is None else cached, date, source)
-                for dollars in (price.input, price.output, price.cached):
-                    if not isinstance(dollars, int | float) or not 0 <= dollars < math.inf:  # false for NaN too
-                        raise InputError(f"{name}: {model}: {dollars!r} is not a price per token in US dollars")
-                if _by_the_token(price, row):
-                    prices[model] = price
-    return prices
+    rows = ((model, _shortest(row)) for model, row in table.items() if isinstance(row, dict))
+    prices = (_price(model, row, name, date, source) for model, row in rows)
+    return {price.model: price for price in prices if price}
 
 
-def _by_the_token(price: Price, row: dict[str, Any]) -> bool:
+def _shortest(row: dict[str, Any]) -> dict[str, Any]:
+    match row.get("tiered_pricing"):
+        case [dict() as tier, *_]:
+            return row | tier
+    return row
+
+
+def _price(model: str, row: dict[str, Any], table: str, date: str, source: str) -> Price | None:
+    """None where tokens are not all that a call costs, or not priced."""
+    match row:
+        case {"input_cost_per_token": int() | float() as fresh, "output_cost_per_token": int() | float() as output}:
+            cached, thought = row.get("cache_read_input_token_cost"), row.get("output_cost_per_reasoning_token")
+        case _:
+            return None
+    figures = [fresh, output, fresh if cached is None else cached, output if thought is None else thought]
+    for dollars in figures:
+        if not isinstance(dollars, int | float) or not 0 <= dollars < math.inf:  # false for NaN too
+            raise InputError(f"{table}: {model}: {dollars!r} is not a price per token in US dollars")
+    if not _by_the_token(model, row):
+        return None
+    return Price(model, fresh, max(output, figures[3]), figures[2], date, source, _up_to(row))
+
+
+def _up_to(row: dict[str, Any]) -> int | None:
+    limits = [int(found[1]) * 1000 for name in row if (found := _LONG.fullmatch(name))]
+    match row.get("range"):
+        case [_, int() | float() as end] if end < math.inf:
+            limits.append(int(end))
+    return min(limits, default=None)
+
+
+_LONG = re.compile(r"(?:input_cost_per_token|output_cost_per_token|cache_read_input_token_cost)_above_(\d+)k_tokens")
+# They search the web at every call, which is billed by the search, whether a table knows it or not.
+_SEARCHING = re.compile(r"\bsonar\b|-search-|\bdeep-research\b")
+
+
+def _by_the_token(model: str, row: dict[str, Any]) -> bool:
     """Whether tokens are all that a call costs. What is billed by the second, the image or otherwise has 0 for its
     tokens, or for its input or output, as a model does that is free: only where nothing else has a price is it one."""
-    if price.input and price.output:
-        return not row.get("input_cost_per_request")
+    if row["input_cost_per_token"] and row["output_cost_per_token"]:
+        return not row.get("input_cost_per_request") and not _SEARCHING.search(model)
     return not any(value for name, value in row.items() if "cost" in name)
 
 
@@ -225,13 +260,20 @@ class Budget:
         spent = self.spent if share == 1 or math.isinf(left) else self.ceiling - share * left
         return Budget(self.ceiling, self.price, spent=spent)
 
-    def reserve(self, input_tokens: int, max_tokens: int, *, wait: bool = False) -> Hold:
-        """Set the worst case of a call aside. Raises BudgetError when a ceiling does not allow it.
+    def reserve(self, input_tokens: int, max_tokens: int, *, attempts: int = 1, wait: bool = False) -> Hold:
+        """Set the worst case of a call aside, which may be sent `attempts` times.
 
         `wait`: where only the reservations of other calls stand in the way, wait for those to be settled. For callers
-        that hold no reservation themselves.
+        that hold no reservation themselves. Raises BudgetError when a ceiling does not allow it, and for a call that
+        may be too long for the price.
         """
-        return self._account.hold(self.price.cost(Usage(input_tokens, max_tokens)), wait=wait)
+        price = self.price
+        if price.up_to is not None and input_tokens > price.up_to:
+            raise BudgetError(
+                f"a call could have {input_tokens:,} tokens, and the price of {price.model} ({price.source}) is for up "
+                f"to {price.up_to:,}: shorten the question, or give --prices FILE with a price without that limit"
+            )
+        return self._account.hold(attempts * price.cost(Usage(input_tokens, max_tokens)), wait=wait)
 
     def settle(self, hold: Hold, cost: float) -> None:
         """Give a reservation back and book what the call cost."""

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import threading
@@ -53,6 +54,7 @@ def test_an_unknown_model_is_an_error_and_not_free(tmp_path: Path) -> None:
         {"input_cost_per_token": 1e-6},
         {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6, "input_cost_per_request": 0.005},
     ],
+    ids=str,
 )
 def test_a_model_that_is_billed_otherwise_is_not_free(tmp_path: Path, other: dict[str, object]) -> None:
     path = tmp_path / "prices.json"
@@ -70,6 +72,38 @@ def test_a_table_in_litellms_format(tmp_path: Path) -> None:
     assert find_price("a", path).cached == 2e-6  # no discount is known, so none is counted
     assert find_price("b", path).cached == 5e-7
     assert find_price("a", path).source == str(path)
+
+
+def test_tokens_that_a_model_thinks_with_may_cost_more(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    row = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "output_cost_per_reasoning_token": 6e-6}
+    path.write_text(json.dumps({"m": row}))
+    assert find_price("m", path).output == 6e-6  # as much as a reply can cost
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"input_cost_per_token_above_272k_tokens": 3e-6, "output_cost_per_token_above_200k_tokens": 9e-6},
+        {
+            "tiered_pricing": [
+                {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "range": [0, 200000.0]},
+                {"input_cost_per_token": 3e-6, "output_cost_per_token": 4e-6, "range": [200000.0, 1e6]},
+            ]
+        },
+    ],
+    ids=["above", "tiered"],
+)
+def test_a_call_that_is_too_long_for_a_price_is_not_made_at_it(tmp_path: Path, more: dict[str, object]) -> None:
+    path = tmp_path / "prices.json"
+    flat = {} if "tiered_pricing" in more else {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+    path.write_text(json.dumps({"m": flat | more}))
+    price = find_price("m", path)
+    assert (price.input, price.output, price.up_to) == (1e-6, 2e-6, 200_000)
+    budget = Budget(10, price)
+    assert budget.reserve(200_000, 1000, attempts=4).worst == pytest.approx(0.808)
+    with pytest.raises(BudgetError, match=r"200,001 tokens.*price of m \(.*\) is for up to 200,000:.*--prices FILE"):
+        budget.reserve(200_001, 1000)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +136,11 @@ def test_litellms_own_table(data_folder: Path) -> None:
     assert "gemini/lyria-3-clip-preview" not in prices  # billed by the song
     assert "perplexity/sonar-small-online" not in prices  # and by the request
     assert prices["ollama/llama3.1"].output == 0
+    assert "perplexity/sonar-pro" not in prices  # by its searches too
+    assert prices["dashscope/qwen3-max"].up_to == 32_000
+    assert prices["dashscope/qwen-turbo"].output == 5e-7  # 2e-7 without thinking
+    for model, price in load_prices().items():
+        assert dataclasses.replace(prices[model], date=price.date, source=price.source) == price
 
 
 def test_a_budget_is_never_exceeded_even_by_calls_in_flight() -> None:

@@ -35,7 +35,7 @@ from edgedc.cli import cli
 from edgedc.errors import InputError, SolverError, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Budget, Price, Usage, find_price
+from edgedc.ledger import Budget, Price, Usage
 from edgedc.pipeline import Decomposer
 from edgedc.server.together import together
 from edgedc.solvers.loopback import Timing
@@ -556,36 +556,3 @@ def test_the_verb_takes_a_load_limits_a_network_and_auto(tmp_path: Path, bundle_
     assert "EMULATED network: link" in made.stdout.splitlines()[0]
     assert "closed loop, 2 at a time" in made.stdout
     assert {summary.mode for summary in results.systems} == {"single-stage", "cot", "auto"}
-
-
-# -- prices
-
-
-def test_an_installed_litellm_gives_prices_without_being_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package, about = tmp_path / "litellm", tmp_path / "litellm-9.8.7.dist-info"
-    package.mkdir()
-    about.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    table = {"new-model": {"input_cost_per_token": 3e-6, "output_cost_per_token": 4e-6}}
-    (package / "model_prices_and_context_window_backup.json").write_text(json.dumps(table))
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: litellm\nVersion: 9.8.7\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    price = find_price("new-model")
-    assert (price.input, price.output, price.cached) == (3e-6, 4e-6, 3e-6)
-    assert "litellm 9.8.7" in price.source
-    assert price.date.startswith("litellm 9.8.7, installed 20")
-    assert find_price("gpt-4o").source != price.source  # edgedc's own table comes first
-    with pytest.raises(InputError, match=r"'unheard-of'.*--price-as.*--prices FILE"):
-        find_price("unheard-of")
-
-
-def test_genai_prices_is_asked_where_it_is_installed() -> None:
-    pytest.importorskip("genai_prices")
-    from edgedc.installed_prices import installed_price
-
-    price = installed_price("gpt-4o")
-    assert price is not None
-    assert 0 < price.cached <= price.input < price.output
-    assert installed_price("unheard-of") is None

@@ -155,7 +155,7 @@ class OpenAISolver:
         if self._budget is None:
             return self._solve(messages, max_tokens, seed, on_text, doubt)
         attempts = 1 + self._retries
-        hold = self._budget.reserve(attempts * most_tokens(messages), attempts * max_tokens, wait=True)
+        hold = self._budget.reserve(most_tokens(messages), max_tokens, attempts=attempts, wait=True)
         worst, cost = hold.worst / attempts, 0.0
         try:
             generation = self._solve(messages, max_tokens, seed, on_text, doubt)
