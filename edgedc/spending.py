@@ -39,7 +39,9 @@ class Ceilings:
 
     max_cost: float | None = flag(None, "Stop before the calls of this run could cost more US dollars.")
     max_cost_per_day: float | None = flag(
-        None, "Stop before the calls of all runs of a day (UTC) could cost more US dollars, other processes' included."
+        None,
+        "Stop before a day's calls (UTC) of ask, flush, serve and evaluate could cost more US dollars, those of other "
+        "processes included.",
     )
 
     def __post_init__(self) -> None:
