@@ -4,6 +4,9 @@ import json
 import math
 import re
 import shutil
+import sys
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -305,6 +308,46 @@ def test_tensorboard_gets_the_figures_where_it_is_installed(rows, tmp_path):
     events = EventAccumulator(str(folder)).Reload()
     assert {"loss", "learning_rate", "tokens_per_s", "held_out/loss"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss")] == [10, 12]
+
+
+class _Board:
+    """Stands in for TensorBoard's writer, which need not be installed."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, folder):
+        self.folder, self.steps, self.closed = folder, [], False
+        self.made.append(self)
+
+    def add_scalar(self, name, value, step):
+        assert not self.closed
+        self.steps.append(step)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+
+def test_the_log_for_tensorboard_is_closed_however_a_run_ends(rows, tmp_path, monkeypatch):
+    """Until then the last two minutes of it are in memory alone."""
+
+    def interrupt(progress):
+        if progress.step == 12:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "tensorboard", SimpleNamespace(__spec__=True))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=_Board))
+    monkeypatch.setattr(_Board, "made", [])
+    settings = dataclasses.replace(QUICK, max_steps=12)
+    with pytest.raises(KeyboardInterrupt):
+        train(rows, tmp_path / "out", settings, interrupt)
+    with pytest.raises(EdgedcError, match="lower --learning-rate"):
+        train(rows, tmp_path / "out", dataclasses.replace(settings, max_steps=50, learning_rate=1e30), print)
+    train(rows, tmp_path / "out", settings, print)
+    assert [board.closed for board in _Board.made] == [True, True, True]
+    assert [max(board.steps, default=0) for board in _Board.made[::2]] == [10, 12]
 
 
 def test_a_base_without_chat_template_or_with_pickles_is_refused(model_folder, rows, tmp_path):

@@ -5,7 +5,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,9 +102,9 @@ def train(
         work, notes = work_folder(out, identity(settings, find_base(settings.base)[0], rows, held.rows))
         for note in notes:
             warn(note)
-        watch = Watch(report, _board(out, work) if is_first() else None)
-        trainer = SftTrainer(model, tokenizer, rows, held, settings, _arguments(work, settings, len(rows)), watch)
-    with alone(work, out), full_disk_told(work):
+    with alone(work, out), full_disk_told(work), _board(out, work) as board:
+        watch, args = Watch(report, board), _arguments(work, settings, len(rows))
+        trainer = SftTrainer(model, tokenizer, rows, held, settings, args, watch)
         trainer.go_on()
         trainer.take_best()
 
@@ -225,13 +226,19 @@ def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArgume
     return args
 
 
-def _board(out: Path, work: Path) -> Any:
-    """A TensorBoard log beside `out`, one for each run by its key; None where it is not installed."""
-    if find_spec("tensorboard") is None:
-        return None
+@contextmanager
+def _board(out: Path, work: Path) -> Iterator[Any]:
+    """A TensorBoard log beside `out`, one for each run by its key; None where it is not installed.
+
+    It keeps figures to itself for up to two minutes: closed however the run ends, it has written all of them.
+    """
+    if not is_first() or find_spec("tensorboard") is None:
+        yield None
+        return
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(out.with_name(f"{out.name}.tensorboard") / work.name.split(".")[-2]))
+    with SummaryWriter(str(out.with_name(f"{out.name}.tensorboard") / work.name.split(".")[-2])) as board:
+        yield board
 
 
 def _trained(
