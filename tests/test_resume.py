@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from edgedc.errors import EdgedcError, InputError
 from train.fitting import checkpoints
-from train.fitting.checkpoints import full_disk_told, latest
+from train.fitting.checkpoints import alone, full_disk_told
 from train.fitting.sft import train
 from train.settings import TrainSettings
 
@@ -137,7 +137,7 @@ def test_a_run_killed_when_all_steps_are_done_trains_no_more(rows, tmp_path):
     train(rows, tmp_path / "whole", settings, lambda progress: None)
     with pytest.raises(Killed):  # after the last step, before its checkpoint
         train(rows, tmp_path / "killed", settings, kill)
-    assert latest(next(tmp_path.glob(".killed.*.work"))) is None
+    assert not list(tmp_path.glob(".killed.*"))
 
     def put_in_the_way(progress):
         if progress.step == 6:
@@ -245,6 +245,6 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path, monkey
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     told = pytest.raises(EdgedcError, match="the disk is full: make room, and run again to go on from checkpoint-4")
-    with told, full_disk_told(tmp_path):
+    with told, alone(tmp_path, tmp_path), full_disk_told(tmp_path):
         raise error
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", checkpoints.RUN]

@@ -146,6 +146,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
 def test_a_loss_that_is_no_number_before_any_checkpoint_says_so(rows, tmp_path):
     with pytest.raises(EdgedcError, match=r"lower --learning-rate; no checkpoint had been written yet"):
         train(rows, tmp_path / "out", dataclasses.replace(QUICK, max_steps=50, learning_rate=1e30), print)
+    assert not list(tmp_path.glob(".out*"))  # there is nothing to go on from
 
 
 @pytest.mark.parametrize(

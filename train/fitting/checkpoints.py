@@ -65,28 +65,33 @@ def work_folder(out: Path, what: dict[str, Any]) -> tuple[Path, list[str]]:
 def alone(work: Path, out: Path) -> Iterator[None]:
     """Have a run's folder to ourselves: two processes would write into each other's checkpoints.
 
-    Raises InputError, which names `out`, where another process trains the same.
+    What is left in it at the end is what a later run goes on from; without a checkpoint it is removed. Raises
+    InputError, which names `out`, where another process trains the same.
     """
     with ExitStack() as held:
         with together():
             if is_first():
                 lock(held.enter_context((work / RUN).open("ab")), out)
+                held.callback(_sweep, work)
         yield
 
 
 @contextmanager
 def full_disk_told(work: Path) -> Iterator[None]:
-    """Raises EdgedcError when the block fails for want of room. What was half written then makes room again."""
+    """Raises EdgedcError when the block fails for want of room."""
     try:
         yield
     except Exception as error:  # of three libraries that write; only one of them keeps the reason
         no_room = getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error)
         if not no_room and not (isinstance(error, RuntimeError) and shutil.disk_usage(work).free < 1 << 20):
             raise
-        shutil.rmtree(work / PARTIAL, ignore_errors=True)
         newest = latest(work)
         rest = f"make room, and run again to go on from {newest.name}" if newest else "make room, and run again"
         raise EdgedcError(f"{work}: the disk is full: {rest}") from error
+
+
+def _sweep(work: Path) -> None:
+    shutil.rmtree(work / PARTIAL if latest(work) else work, ignore_errors=True)
 
 
 def discard(work: Path) -> None:
