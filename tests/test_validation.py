@@ -43,8 +43,9 @@ def test_a_question_is_never_on_both_sides():
         assert held_out([*pairs, *_pairs(200)], amount) == held_out(_pairs(200), amount) * 2
 
 
-def test_documents_that_ask_nothing_are_held_out_one_by_one():
-    documents = [Pair(str(k), "", "", [], f"Text {k}.", "", k) for k in range(50)]
+@pytest.mark.parametrize("prompt", ["", "Question:"])
+def test_documents_are_held_out_one_by_one_though_all_begin_alike(prompt):
+    documents = [Pair(str(k), "", "", [], f"Text {k}.", prompt, k) for k in range(50)]
     assert sum(held_out(documents, 7)) == 7
 
 

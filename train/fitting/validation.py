@@ -38,8 +38,9 @@ def held_out(pairs: Sequence[Pair], amount: float) -> list[bool]:
 
 
 def _place(pair: Pair) -> float:
-    """A question's place between 0 and 1; that of a document which asks nothing goes by what it says."""
-    text = " ".join(f"{pair.premise} {pair.question or pair.prompt or pair.completion}".casefold().split())
+    """A question's place between 0 and 1; that of a document goes by all it says, as many may begin alike."""
+    said = f"{pair.premise} {pair.question}" if pair.question else pair.prompt + pair.completion
+    text = " ".join(said.casefold().split())
     return int.from_bytes(hashlib.sha256(text.encode(errors="backslashreplace")).digest()[:6]) / 2**48
 
 
