@@ -64,8 +64,9 @@ def test_a_premise_and_a_document_count_too() -> None:
     asked = Pair("a", "Who was president then?", "In 1812 Citibank was founded in New York.", [], "", line=1)
     alone = Pair("b", "Who was president then?", "", [], "", line=2)
     document = Pair("c", "", "", [], "Yes.", prompt=f"<|user|>\n{STAMPS}<|end|>", line=3)
-    found = find_leaks([asked, alone, document], [passage, *KNOWN])
-    assert [leak.pair.line for leak in found] == [1, 3]
+    learnt = Pair("d", "", "", [], f" {STAMPS}\n1. How many truck stamps did Max buy?", prompt="Question:", line=4)
+    found = find_leaks([asked, alone, document, learnt], [passage, *KNOWN])
+    assert [leak.pair.line for leak in found] == [1, 3, 4]
 
 
 @pytest.mark.parametrize("split", ["test", "Dev", "validation", "heldout"])

@@ -85,7 +85,7 @@ def write_corpus(
 
 def _without_leaks(chunk: list[Row], tests: Sequence[HeldOut], leaks: Counter[str]) -> Iterator[Row]:
     pairs = [
-        Pair(row["id"], row.get("question", ""), "", [], "", row.get("prompt", ""), line)
+        Pair(row["id"], row.get("question", ""), "", [], row.get("completion", ""), row.get("prompt", ""), line)
         for line, row in enumerate(chunk)
     ]
     leaked = {leak.pair.line for leak in find_leaks(pairs, tests)}

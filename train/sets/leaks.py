@@ -103,10 +103,12 @@ def find_leaks(pairs: Iterable[Pair], tests: Sequence[HeldOut]) -> Iterator[Leak
         if pair.split.casefold() in _HELD_OUT:
             yield Leak(pair, None, f"is of split {pair.split!r} by its own word")
             continue
-        words = _words(pair.prompt or f"{pair.premise} {pair.question}")
+        words = _words(f"{pair.premise} {pair.question}" if pair.question else pair.prompt)
         if same := by_words.get(_hash_of(words)):
             yield Leak(pair, same, "the same words")
             continue
+        if not pair.question:  # a document may ask anywhere: behind `Question:`, what is to be learnt asks
+            words += _words(pair.completion)
         hits = Counter(number for run in _runs(words) for number in by_run.get(run, ()))
         alike = [(count / len(tests[k].runs), k) for k, count in hits.items() if _is_like(count, len(tests[k].runs))]
         if alike:
