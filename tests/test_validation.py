@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 
 from edgedc.bench.quality import rouge_l
 from edgedc.bundle import read_manifest
-from edgedc.errors import InputError
+from edgedc.errors import EdgedcError, InputError
+from train.fitting import trainer
 from train.fitting.sft import train
 from train.fitting.validation import held_out
 from train.sets.pairs import Pair, read_pairs
@@ -83,6 +84,19 @@ def test_the_best_weights_are_kept_and_not_the_last(spoilt, model_folder):
     before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, trained.folder))
     assert before.keys() == after.keys()
     assert all(before[key].equal(after[key]) for key in before)
+
+
+def test_a_held_out_loss_that_is_no_number_stops_the_run(rows, tmp_path, monkeypatch):
+    losses = iter((3.0, float("nan")))
+    monkeypatch.setattr(trainer, "mean_loss", lambda *given: next(losses))
+    settings = dataclasses.replace(QUICK, validation=3, validation_questions=0, checkpoint_every=2)
+    with pytest.raises(
+        EdgedcError, match=r"the held-out loss is nan at step 4: lower --learning-rate; the last good .*checkpoint-2$"
+    ):
+        train(rows, tmp_path / "out", settings, lambda progress: None)
+    assert not (tmp_path / "out").exists()
+    (work,) = tmp_path.glob(".out.*.work")
+    assert sorted(path.name for path in work.iterdir()) == ["best-2", "checkpoint-2", "run.json"]
 
 
 def test_all_figures_are_written_beside_the_weights(spoilt):

@@ -77,7 +77,8 @@ class SftTrainer(Trainer):
     def go_on(self) -> None:
         """Train from the newest checkpoint in the work folder, or from the start.
 
-        Raises EdgedcError when a loss or a weight is no number; the newest checkpoint is then the last good one.
+        Raises EdgedcError when a loss, held-out ones included, or a weight is no number; the newest checkpoint is then
+        the last good one.
         """
         newest = latest(self.work)
         if newest:
@@ -92,7 +93,7 @@ class SftTrainer(Trainer):
 
     def best(self) -> dict[str, Any] | None:
         """The entry of the history with the lowest held-out loss."""
-        measured = [e for e in self.state.log_history if math.isfinite(e.get("held_out", {}).get("loss", math.nan))]
+        measured = [entry for entry in self.state.log_history if "held_out" in entry]
         return min(measured, key=lambda entry: entry["held_out"]["loss"], default=None)
 
     def shared_weights(self) -> dict[str, torch.Tensor] | None:
@@ -209,6 +210,8 @@ class SftTrainer(Trainer):
                 figures |= decomposition_figures(self.model, self.words, self.held.pairs, self.held.asked)
         self.model.train()
         figures = from_first(figures)  # to the last bit, as what is best is decided by each process
+        if not math.isfinite(figures["loss"]):
+            raise self._diverged(f"the held-out loss is {figures['loss']} at step {self.state.global_step}")
         self.log({"held_out": figures})
         if self.best() is self.state.log_history[-1]:
             self._write(f"best-{self.state.global_step}", self._save_weights)
@@ -251,15 +254,14 @@ class SftTrainer(Trainer):
         if self._unseen is not None:
             (step, loss), self._unseen = self._unseen, None
             if not torch.isfinite(loss):
-                what = f"the loss is {loss.item()} at step {step}"
-                raise EdgedcError(f"{what}: lower --learning-rate; {self._last_good()}")
+                raise self._diverged(f"the loss is {loss.item()} at step {step}")
         if weights:
             trained = [p for p in self.model.parameters() if p.requires_grad]
             mine = [p.to_local() if hasattr(p, "to_local") else p for p in trained]  # of those that are divided, a part
             if not torch.stack([torch.isfinite(p).all() for p in mine]).all():
-                what = f"weights are no numbers after step {self.state.global_step}"
-                raise EdgedcError(f"{what}: lower --learning-rate; {self._last_good()}")
+                raise self._diverged(f"weights are no numbers after step {self.state.global_step}")
 
-    def _last_good(self) -> str:
+    def _diverged(self, what: str) -> EdgedcError:
         newest = latest(self.work)
-        return f"the last good checkpoint is {newest}" if newest else "no checkpoint had been written yet"
+        kept = f"the last good checkpoint is {newest}" if newest else "no checkpoint had been written yet"
+        return EdgedcError(f"{what}: lower --learning-rate; {kept}")
