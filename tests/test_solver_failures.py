@@ -1,0 +1,282 @@
+"""The OpenAI client against servers that are wrong, over a real socket."""
+
+import gzip
+import json
+import socket
+import threading
+import time
+import tracemalloc
+
+import httpx
+import pytest
+from wire import ASKED, GOOD, KEY, PRICE, USAGE, WORST, delta, error, failure, http, server, solver_at, sse
+
+from edgedc.errors import SolverError, SolverReply, SolverTimeout, SolverUnreachable
+from edgedc.ledger import Budget
+from edgedc.solvers.failures import Failed
+from edgedc.solvers.openai import OpenAISolver
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        error("429 Too Many Requests", "slow down", "Retry-After: 0"),
+        error("500 Internal Server Error", "oops", "Retry-After: 0"),
+        error("503 Service Unavailable", "busy", "Retry-After: Thu, 01 Jan 1970 00:00:00 GMT"),
+        b"",
+    ],
+)
+def test_a_passing_fault_is_retried(first: bytes) -> None:
+    with server(first, GOOD) as made, solver_at(made.url, retries=1) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+        size = len(json.dumps(made.requests[0][1]).encode())
+    assert reply.text == "The answer is: 7"
+    assert solver.retried == 1
+    assert reply.bytes_sent == 2 * size
+
+
+def broken_off(connection: socket.socket) -> None:
+    connection.sendall(GOOD[:150])
+
+
+def test_a_reply_that_breaks_off_is_asked_for_again() -> None:
+    with server(broken_off, GOOD) as made, solver_at(made.url, retries=1) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
+
+
+def test_the_wait_that_a_server_asks_for_is_kept() -> None:
+    with (
+        server(error("429 Too Many", "later", "Retry-After: 1"), GOOD) as made,
+        solver_at(made.url, retries=1) as solver,
+    ):
+        started = time.monotonic()
+        solver.solve(ASKED, max_tokens=10)
+        assert 1 <= time.monotonic() - started < 3
+
+
+def test_retries_are_bounded() -> None:
+    again = error("429 Too Many Requests", "slow down", "Retry-After: 0")
+    assert "after 3 attempts" in failure(again, again, again, kind=SolverReply, retries=2)
+
+
+def test_a_wait_that_would_not_end_in_time_is_not_begun() -> None:
+    started = time.monotonic()
+    failure(error("429 Too Many", "later", "Retry-After: 3600"), kind=SolverReply, retries=5, timeout_s=2.0)
+    assert time.monotonic() - started < 2
+
+
+def test_the_waits_before_a_retry_are_spread_over_all_of_their_time() -> None:
+    """Full jitter: clients that failed together come back one by one."""
+    solver = OpenAISolver("m", "http://127.0.0.1:1/v1", retries=9)
+    failed = Failed(SolverUnreachable("h: down"), retry=True)
+    for tried, limit in ((1, 1.0), (3, 4.0), (9, 16.0)):
+        waits = [solver._wait(failed, tried, time.monotonic() + 1e6) or 0.0 for _ in range(300)]
+        assert 0 <= min(waits) < 0.1 * limit
+        assert 0.9 * limit < max(waits) <= limit
+        assert sum(waits) / len(waits) == pytest.approx(limit / 2, rel=0.2)
+    solver.close()
+
+
+def test_a_wait_that_is_not_begun_is_told() -> None:
+    again = error("503 Service Unavailable", "busy", "Retry-After: 3600")
+    assert "asks to wait for 3600 s" in failure(again, kind=SolverReply, retries=5)
+
+
+def test_a_call_that_was_given_up_leaves_no_thread_and_no_connection() -> None:
+    """The server goes on sending the head of its reply, a byte at a time."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    failure(drip, kind=SolverTimeout, timeout_s=0.6)
+    assert time.monotonic() - started < 3
+    until = time.monotonic() + 5
+    while any(thread.name == "edgedc-call" for thread in threading.enumerate()) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not [thread for thread in threading.enumerate() if thread.name == "edgedc-call"]
+
+
+def test_what_a_client_did_wrong_is_not_retried_and_has_a_mend() -> None:
+    line = failure(error("401 Unauthorized", f"bad key {KEY}"), kind=SolverReply, retries=2)
+    assert "EDGEDC_API_KEY" in line
+    assert "bad key ***" in line
+    assert "--solver-model" in failure(error("404 Not Found", "no such model"), kind=SolverReply, retries=2)
+    assert "new address" in failure(http("307 Moved", "text/html", b"", "Location: /x"), kind=SolverReply)
+
+
+def test_the_servers_message_is_cut_and_made_printable() -> None:
+    line = failure(error("400 Bad Request", "\x1b[2J" + "very long " * 100), kind=SolverReply)
+    assert len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "said"),
+    [
+        (http("200 OK", "text/html", b"<html>Log in</html>"), SolverReply, "text/html"),
+        (http("200 OK", "application/octet-stream", b"\0\1"), SolverReply, "application/octet-stream"),
+        (http("200 OK", "application/json", b'{"choices": [{"mess'), SolverReply, "not JSON"),
+        (http("200 OK", "application/json", b"[" * 100_000), SolverReply, "not JSON"),
+        (http("200 OK", "application/json", b'{"choices": []}'), SolverReply, "no choices"),
+        (sse('{"choices": [{"de'), SolverReply, "not JSON"),
+        (sse("[1, 2]"), SolverReply, "not a JSON object"),
+        (sse({"choices": {"a": 1}}), SolverReply, "choices"),
+        (sse(delta(content=["7"])), SolverReply, "not text"),
+        (sse({"error": {"message": "overloaded"}}), SolverReply, "overloaded"),
+        (sse(delta(content="The ans")), SolverReply, "ended before"),
+        (sse(delta(content="The ans"), "[DONE]"), SolverReply, "ended before"),
+        (sse(delta(content="The answer is: 7"))[:-20], SolverUnreachable, "in the middle"),
+        (GOOD[:20], SolverUnreachable, "before the reply"),
+    ],
+)
+def test_what_is_not_a_whole_reply_is_an_error_and_not_an_answer(
+    act: bytes, kind: type[SolverError], said: str
+) -> None:
+    assert said in failure(act, kind=kind)
+
+
+def test_a_stall_ends() -> None:
+    def stall(connection: socket.socket) -> None:
+        connection.sendall(GOOD[:150])
+        connection.recv(1)  # returns when the client hangs up
+
+    started = time.monotonic()
+    assert "--timeout" in failure(stall, kind=SolverTimeout, timeout_s=0.8, retries=3)
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_an_endless_reply_ends(pause: float) -> None:
+    """Too much of it, or too slow a drip: each has its bound."""
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        event = b"data: " + json.dumps(delta(content="and " * (1 if pause else 10_000))).encode() + b"\n\n"
+        while True:
+            connection.sendall(event)
+            time.sleep(pause)
+
+    kind, timeout_s = (SolverTimeout, 0.5) if pause else (SolverReply, 60.0)
+    failure(flood, kind=kind, timeout_s=timeout_s)
+
+
+def test_a_long_reply_is_read_however_much_stands_around_each_token() -> None:
+    token = {"id": "c", "padding": "x" * 300, "choices": [{"index": 0, "delta": {"content": " and"}}]}
+    act = sse(*[json.dumps(token)] * 30_000, delta("stop"), {"choices": [], "usage": USAGE}, "[DONE]")
+    assert len(act) > 10 * 2**20
+    with server(act) as made, solver_at(made.url, timeout_s=60.0) as solver:
+        reply = solver.solve(ASKED, max_tokens=30_000)
+    assert (reply.text, reply.finish_reason, reply.usage.source) == (" and" * 30_000, "stop", "server")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [("200 OK", "application/json"), ("200 OK", "text/event-stream"), ("500 Oops", "application/json")],
+)
+def test_a_body_of_50_megabytes_does_not_fill_the_memory(status: str, kind: str) -> None:
+    piece = b"x" * 2**20
+
+    def act(connection: socket.socket) -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {50 * 2**20}\r\n\r\n"
+        connection.sendall(head.encode() + b"data: ")
+        for _ in range(50):
+            connection.sendall(piece)
+
+    tracemalloc.start()
+    try:
+        failure(act, kind=SolverReply)
+        assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
+def test_a_reply_that_is_packed_twice_does_not_fill_the_memory(status: str) -> None:
+    body = gzip.compress(gzip.compress(b"x" * 2**28))
+    assert len(body) < 10_000
+    tracemalloc.start()
+    try:
+        line = failure(http(status, "application/json", body, "Content-Encoding: gzip, gzip"), kind=SolverReply)
+        assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert "coding gzip, gzip" in line or "500" in line
+
+
+def test_a_reply_that_is_packed_unasked_is_read() -> None:
+    choice = {"message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
+    body = gzip.compress(json.dumps({"choices": [choice]}).encode())
+    act = http("200 OK", "application/json", body, "Content-Encoding: gzip")
+    with server(act) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "7"
+
+
+def test_a_refused_port_and_an_unknown_host_are_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    for address in (url, "http://no-such-host.invalid/v1"):
+        with solver_at(address) as solver, pytest.raises(SolverUnreachable, match="--solver-url") as caught:
+            solver.solve(ASKED, max_tokens=10)
+        assert (caught.value.doubtful, caught.value.bytes_sent) == (0, 0)
+
+
+def test_a_proxy_or_a_tls_handshake_that_fails_lets_nothing_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy takes the connection and is silent; then it is no TLS that answers."""
+    budget = Budget(1.0, PRICE)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with (
+            solver_at("https://solver.example/v1", read_s=0.3, budget=budget) as solver,
+            pytest.raises(SolverTimeout, match="no connection within") as caught,
+        ):
+            solver.solve(ASKED, max_tokens=10)
+        assert (caught.value.doubtful, caught.value.bytes_sent, budget.spent) == (0, 0, 0)
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def answer() -> None:
+            with plain.accept()[0] as end:
+                end.recv(1)
+                end.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with (
+            solver_at(f"https://127.0.0.1:{plain.getsockname()[1]}/v1", budget=budget) as solver,
+            pytest.raises(SolverUnreachable, match="cannot be reached") as caught,
+        ):
+            solver.solve(ASKED, max_tokens=10)
+        assert (caught.value.doubtful, caught.value.bytes_sent, budget.spent) == (0, 0, 0)
+
+
+def test_a_call_that_is_ended_before_anything_was_sent_costs_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    budget = Budget(1.0, PRICE)
+    with solver_at(url, retries=2, budget=budget) as solver, pytest.raises(KeyboardInterrupt):
+        solver.solve(ASKED, max_tokens=10, on_text=interrupt)
+    assert (budget.spent, budget.reserved) == (0, 0)
+    budget = Budget(1.0, PRICE)
+    with server(GOOD) as made, solver_at(made.url, budget=budget) as solver, pytest.raises(KeyboardInterrupt):
+        solver.solve(ASKED, max_tokens=10, on_text=interrupt)
+    assert budget.spent == pytest.approx(WORST)
+
+
+def interrupt(_: str) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_given_up_before_it_was_sent_is_never_sent() -> None:
+    """Its connection comes just as the time to connect is up."""
+    with server(GOOD) as made, solver_at(made.url) as solver:
+        line = solver._endpoint._lines.take()
+        hear, heard = line.trace(lambda: heard.append(True), relayed=False), []
+        line.cut(line.turn)
+        with pytest.raises(httpx.ConnectError):
+            line.client.post(made.url, json={}, extensions={"trace": hear})
+        line.client.close()
+    assert heard == []
+    assert made.requests == []

@@ -1,0 +1,98 @@
+"""Addresses, keys and passwords of servers: which are used, and that none is shown."""
+
+import socket
+
+import pytest
+from wire import ASKED, GOOD, KEY, error, server, solver_at
+
+from edgedc.errors import InputError, SolverReply, SolverUnreachable
+from edgedc.solvers.openai import DECOMPOSER_KEY, KEYS, OpenAISolver, decomposer_keys, open_solver
+from edgedc.solvers.scripted import ScriptedSolver
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:1/v1",
+        "ftp://x/v1",
+        "http://",
+        "http://x:port/v1",
+        "http://127.0.0.1:99999/v1",
+        "http://127.0.0.1:0/v1",
+        "http://[::1/v1",
+        "http://a..b/v1",
+        f"http://{'a' * 64}.com/v1",
+    ],
+)
+def test_a_bad_url_is_the_users_mistake(url: str) -> None:
+    with pytest.raises(InputError, match="--solver-url"):
+        OpenAISolver("m", url)
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "sk abc", "sk-\xe9"])
+def test_a_key_that_cannot_be_sent_is_not_repeated(key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        OpenAISolver("m", "http://127.0.0.1:1/v1", key)
+    assert "sk" not in str(caught.value)
+
+
+def test_a_password_in_the_url_is_never_shown() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with solver_at(f"http://user:{KEY}@127.0.0.1:{port}/v1") as solver:
+        with pytest.raises(SolverUnreachable) as caught:
+            solver.solve(ASKED, max_tokens=10)
+        assert KEY not in str(caught.value) + solver.url + solver.host
+
+
+@pytest.mark.parametrize("echoed", ["a%20planted%20password", "a planted password", "dTphIHBsYW50ZWQgcGFzc3dvcmQ="])
+def test_a_login_that_the_server_echoes_is_not_in_the_error(echoed: str) -> None:
+    with server(error("401 Unauthorized", f"who is {echoed}?")) as made:
+        url = made.url.replace("//", "//u:a%20planted%20password@")
+        with solver_at(url) as solver, pytest.raises(SolverReply, match=r"who is \*\*\*\?"):
+            solver.solve(ASKED, max_tokens=10)
+        assert "\r\nAuthorization: Basic dTphIHBsYW50ZWQgcGFzc3dvcmQ=\r\n" in made.requests[0][0]
+
+
+def test_a_key_in_the_query_that_the_server_echoes_is_not_in_the_error() -> None:
+    with server(error("404 Not Found", f"no path /?key={KEY}&api-version=2024-02-15-preview")) as made:
+        with (
+            solver_at(f"{made.url}?key={KEY}&api-version=2024-02-15-preview") as solver,
+            pytest.raises(SolverReply, match=r"/\?key=\*\*\*&api-version=2024-02-15-preview"),
+        ):
+            solver.solve(ASKED, max_tokens=10)
+        assert f"POST /v1/chat/completions?key={KEY}&" in made.requests[0][0]
+
+
+def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDGEDC_API_KEY", "OPENAI_API_KEY", "EDGEDC_BASE_URL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="EDGEDC_API_KEY"):
+        open_solver("m")
+    monkeypatch.setenv("OPENAI_API_KEY", "other")
+    monkeypatch.setenv("EDGEDC_API_KEY", f"{KEY}\n")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/wrong")
+    with server(GOOD) as made:
+        monkeypatch.setenv("EDGEDC_BASE_URL", f"{made.url}/")
+        solver = open_solver("m")
+        solver.solve(ASKED, max_tokens=10)
+        solver.close()
+        assert made.requests[0][0].startswith("POST /v1/chat/completions ")
+        assert f"Bearer {KEY}\r\n" in made.requests[0][0]
+
+
+def test_a_script_is_followed_to_its_end() -> None:
+    solver = ScriptedSolver(["one", "two " * 10])
+    assert solver.solve(ASKED, max_tokens=5).text == "one"
+    assert solver.solve(ASKED, max_tokens=5).finish_reason == "length"
+    with pytest.raises(SolverReply):
+        solver.solve(ASKED, max_tokens=5)
+    assert len(solver.asked) == 3
+
+
+def test_a_decomposer_on_another_server_does_not_get_the_solver_s_key(monkeypatch):
+    monkeypatch.setenv("EDGEDC_BASE_URL", "http://here:1/v1")
+    assert decomposer_keys("http://there:1/v1", "http://here:1/v1") == (DECOMPOSER_KEY,)
+    assert decomposer_keys("http://here:2/v1", "http://here:1/v1") == (DECOMPOSER_KEY,)
+    assert decomposer_keys("", "http://user:secret@here:1/v2") == (DECOMPOSER_KEY, *KEYS)
