@@ -196,6 +196,17 @@ def test_a_question_of_ten_thousand_characters_is_named(rows, tmp_path):
         train(data, tmp_path / "out", QUICK, print)
 
 
+def test_a_row_that_the_model_cannot_read_whole_is_named(rows, tmp_path):
+    first, second = demonstrations(2)
+    data = write_rows(tmp_path / "long.jsonl", [first, {**second, "question": "How? " * 1500}])
+    settings = dataclasses.replace(QUICK, max_length=9000)
+    with pytest.raises(
+        InputError,
+        match=r"long\.jsonl:2 \(.*\): has \d{4} tokens, more than the 1024 that the model reads: take the row out",
+    ):
+        train(data, tmp_path / "out", settings, print)
+
+
 def test_control_characters_and_half_characters(tmp_path, model_folder):
     odd = ["Nul \x00, bell \x07 and escape \x1b[2J?", "Lines\n\r\n2. broken\u2028twice\x0b?", "\u202eleft\ufeff\x7f?"]
     row = {**demonstrations(1)[0], "status": "decomposed", "subquestions": odd}
@@ -361,6 +372,40 @@ def test_a_base_without_chat_template_or_with_pickles_is_refused(model_folder, r
     (base / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template"):
         train(rows, tmp_path / "out", dataclasses.replace(QUICK, from_scratch=None, base=str(base)), print)
+
+
+def test_a_base_that_does_not_say_how_much_it_reads_is_refused(model_folder, rows, tmp_path):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    BloomForCausalLM(BloomConfig(vocab_size=512, hidden_size=32, n_layer=1, n_head=2)).save_pretrained(base)
+    with pytest.raises(InputError, match=r"base: its config\.json has no max_position_embeddings"):
+        train(rows, tmp_path / "out", dataclasses.replace(QUICK, from_scratch=None, base=str(base)), print)
+
+
+def test_a_base_from_the_hub_is_known_by_its_revision(model_folder, rows, tmp_path, monkeypatch):
+    cache, commits, notes = tmp_path / "hub", ["0123456789" * 4, "abcdef0123" * 4], []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(cache), raising=False)  # until transformers 5
+    monkeypatch.setattr("transformers.utils.hub._is_offline_mode", True, raising=False)
+    settings = dataclasses.replace(QUICK, from_scratch=None, base="owner/name", tuning="full", checkpoint_every=1)
+
+    def interrupt(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    for commit in commits:
+        shutil.copytree(model_folder, cache / "models--owner--name" / "snapshots" / commit)
+        (refs := cache / "models--owner--name" / "refs").mkdir(exist_ok=True)
+        (refs / "main").write_text(commit)
+        with pytest.raises(KeyboardInterrupt):
+            train(rows, tmp_path / "out", settings, interrupt, notes.append)
+    (note,) = notes
+    assert "checkpoint-2: not gone on from, as it was made with other base's files; remove its folder" in note
+    made = train(rows, tmp_path / "out", settings, print).folder
+    assert read_manifest(made).base_revision == commits[1]
 
 
 def test_what_is_no_adapter_cannot_be_merged(model_folder, adapter, tmp_path):

@@ -78,6 +78,27 @@ def find_base(name: str) -> tuple[str, str]:
     raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or a name in  edgedc models")
 
 
+def context_of(model: Any, name: str) -> int:
+    """The most tokens that a model reads at once. Raises InputError, with the base's `name`, where it does not say."""
+    if context := getattr(model.config, "max_position_embeddings", None):
+        return int(context)
+    raise InputError(f"{name}: its config.json has no max_position_embeddings, its longest text; take another base")
+
+
+def revision_of(model: Any) -> str:
+    """The commit of the hub that a model was loaded from; "" for one of a folder or from scratch."""
+    return getattr(model.config, "_commit_hash", None) or ""
+
+
+def stamps_of(settings: TrainSettings, model: Any) -> list[object]:
+    """What tells the base from what was or will be there by its name: its revision on the hub, or its files' times."""
+    if settings.from_scratch:
+        return []
+    folder = Path(find_base(settings.base)[0])
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+    return [revision_of(model), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]
+
+
 def load_base(
     name: str, *, dtype: torch.dtype | None = None, quantised: bool = False, attention: str | None = None
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

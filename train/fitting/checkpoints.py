@@ -31,12 +31,11 @@ PARTIAL = ".partial"
 
 
 def identity(
-    settings: TrainSettings, base: Path | str, fit: Sequence[Encoded], held: Sequence[Encoded]
+    settings: TrainSettings, base: Sequence[object], fit: Sequence[Encoded], held: Sequence[Encoded]
 ) -> dict[str, Any]:
-    """Everything that determines the weights; `base` is a folder, or a hub id. Values are JSON's."""
+    """Everything that determines the weights; `base` is what tells it from another of its name. Values are JSON's."""
     chosen = {k: v for k, v in dataclasses.asdict(settings).items() if k not in WITHOUT_EFFECT}
-    files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(Path(base).glob("*.safetensors"))]
-    made_from = {"data": _digest(fit), "held-out data": _digest(held), "base's files": key_of(files)}
+    made_from = {"data": _digest(fit), "held-out data": _digest(held), "base's files": key_of(base)}
     return json.loads(json.dumps(chosen | made_from, default=str))
 
 

@@ -52,13 +52,15 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     *,
+    context: int | None = None,
     unwanted: bool = False,
 ) -> tuple[list[Encoded], Counter[str]]:
     """Every pair's ids, and how many of them imitate each special token: there it stays text, as at run time.
 
     Only the completion, with the token that ends it, has labels. `unwanted` asks for those tokens too.
 
-    Raises InputError, with the line of `path`, for a pair that is longer than `max_length` tokens.
+    Raises InputError, with the line of `path`, for a pair that is longer than `max_length` tokens, or than the model's
+    `context`: what stands behind that the model would learn from, and can never be given again.
     """
     marks = marks_of(tokenizer)
     imitated = Counter[str]()
@@ -95,6 +97,9 @@ def encode(
         if len(row.ids) > max_length:
             what = f"has {len(row.ids)} tokens, more than --max-length {max_length}"
             raise InputError(f"{_place(path, pair)}: {what}: raise it or take the row out")
+        if context and len(row.ids) > context:
+            what = f"has {len(row.ids)} tokens, more than the {context} that the model reads"
+            raise InputError(f"{_place(path, pair)}: {what}: take the row out")
         encoded.append(row)
     return encoded, imitated
 

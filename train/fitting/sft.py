@@ -26,7 +26,7 @@ from edgedc.methods import ANSWERING
 from ..sets.leaks import check_leaks, held_out_in
 from ..sets.pairs import Pair, read_pairs
 from ..settings import TrainSettings
-from .base import check_tuning, find_base, load_base, make_trainee, uses_bf16
+from .base import check_tuning, context_of, find_base, load_base, make_trainee, revision_of, stamps_of, uses_bf16
 from .checkpoints import alone, discard, full_disk_told, identity, work_folder
 from .compiling import check_compiler
 from .data import Encoded, check_text, describe, encode, texts_of
@@ -91,15 +91,15 @@ def train(
         )
         if settings.packing:
             check_packing(model)
-        avoid = settings.unlikelihood > 0
-        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, unwanted=avoid)
+        context, avoid = context_of(model, base), settings.unlikelihood > 0
+        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, context=context, unwanted=avoid)
         if imitated:
             said = ", ".join(f"{mark} in {count}" for mark, count in imitated.most_common(3))
             warn(f"{data}: special tokens are imitated ({said} rows); they are read as plain text")
         rows = [row for row, held in zip(encoded, chosen, strict=True) if not held]
         held = _to_measure(pairs, encoded, chosen, settings)
 
-        work, notes = work_folder(out, identity(settings, find_base(settings.base)[0], rows, held.rows))
+        work, notes = work_folder(out, identity(settings, stamps_of(settings, model), rows, held.rows))
         for note in notes:
             warn(note)
     with alone(work, out), full_disk_told(work), _board(out, work) as board:
@@ -319,10 +319,11 @@ def _manifest(
         kind="model" if whole else "adapter",
         name=trained.folder.name,
         base=base,
+        base_revision=revision_of(model),
         method="from scratch" if settings.from_scratch else settings.method,
         prompt_style=settings.prompt_style,
         max_subquestions=settings.max_subquestions,
-        context_length=model.config.max_position_embeddings,
+        context_length=context_of(model, base),
         chat_template_sha256=sha256_of(stage / CHAT_TEMPLATE),
         parameters=sum(p.numel() for p in model.parameters()),
         data=(data,),
