@@ -343,7 +343,7 @@ class _Board:
 
 
 def test_the_log_for_tensorboard_is_closed_however_a_run_ends(rows, tmp_path, monkeypatch):
-    """Until then the last two minutes of it are in memory alone."""
+    """Until then it has a thread of its own, and what TensorFlow writes for it may be in memory alone."""
 
     def interrupt(progress):
         if progress.step == 12:

@@ -45,6 +45,7 @@ def muon(model: torch.nn.Module, learning_rate: float, weight_decay: float, beta
     matrices = [p for name, p in trained.items() if p.ndim == 2 and ".layers." in name]
     ids = {id(p) for p in matrices}
     rest = [p for p in trained.values() if id(p) not in ids]
+    # Norms decay with the rest, which transformers' AdamW spares them: the models that ship were trained so.
     return Joined(
         Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
         AdamW(rest, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, beta2)),

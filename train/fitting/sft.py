@@ -230,7 +230,7 @@ def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArgume
 def _board(out: Path, work: Path) -> Iterator[Any]:
     """A TensorBoard log beside `out`, one for each run by its key; None where it is not installed.
 
-    It keeps figures to itself for up to two minutes: closed however the run ends, it has written all of them.
+    Closed however the run ends: its thread would stay, and where TensorFlow writes for it the last two minutes too.
     """
     if not is_first() or find_spec("tensorboard") is None:
         yield None
