@@ -384,28 +384,57 @@ def test_a_base_that_does_not_say_how_much_it_reads_is_refused(model_folder, row
         train(rows, tmp_path / "out", dataclasses.replace(QUICK, from_scratch=None, base=str(base)), print)
 
 
-def test_a_base_from_the_hub_is_known_by_its_revision(model_folder, rows, tmp_path, monkeypatch):
-    cache, commits, notes = tmp_path / "hub", ["0123456789" * 4, "abcdef0123" * 4], []
+COMMITS = ["0123456789" * 4, "abcdef0123" * 4]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Puts a model into a cache of the hub, as what owner/name is from then on at a commit."""
+    cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("transformers.utils.hub.TRANSFORMERS_CACHE", str(cache), raising=False)  # until transformers 5
     monkeypatch.setattr("transformers.utils.hub._is_offline_mode", True, raising=False)
+
+    def put(model, commit):
+        shutil.copytree(model, cache / "models--owner--name" / "snapshots" / commit)
+        (refs := cache / "models--owner--name" / "refs").mkdir(exist_ok=True)
+        (refs / "main").write_text(commit)
+
+    return put
+
+
+def test_a_base_from_the_hub_is_known_by_its_revision(model_folder, rows, tmp_path, hub):
     settings = dataclasses.replace(QUICK, from_scratch=None, base="owner/name", tuning="full", checkpoint_every=1)
+    notes = []
 
     def interrupt(progress):
         if progress.step == 3:
             raise KeyboardInterrupt
 
-    for commit in commits:
-        shutil.copytree(model_folder, cache / "models--owner--name" / "snapshots" / commit)
-        (refs := cache / "models--owner--name" / "refs").mkdir(exist_ok=True)
-        (refs / "main").write_text(commit)
+    for commit in COMMITS:
+        hub(model_folder, commit)
         with pytest.raises(KeyboardInterrupt):
             train(rows, tmp_path / "out", settings, interrupt, notes.append)
     (note,) = notes
     assert "checkpoint-2: not gone on from, as it was made with other base's files; remove its folder" in note
     made = train(rows, tmp_path / "out", settings, print).folder
-    assert read_manifest(made).base_revision == commits[1]
+    assert read_manifest(made).base_revision == COMMITS[1]
+
+
+def test_an_adapter_is_merged_onto_the_revision_that_it_was_trained_on(model_folder, rows, tmp_path, hub, monkeypatch):
+    def asked(*given):
+        raise AssertionError(f"the hub was asked: {given}")
+
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", asked)
+    hub(model_folder, COMMITS[0])
+    settings = dataclasses.replace(QUICK, from_scratch=None, base="owner/name", checkpoint_every=1)
+    adapter = train(rows, tmp_path / "adapter", settings, print).folder
+    before = merge(adapter, tmp_path / "before", MergeSettings())
+    hub(train(rows, tmp_path / "newer", dataclasses.replace(settings, tuning="full"), print).folder, COMMITS[1])
+    after = merge(adapter, tmp_path / "after", MergeSettings())
+    assert (after / "model.safetensors").read_bytes() == (before / "model.safetensors").read_bytes()
+    assert read_manifest(after).base_revision == COMMITS[0]
 
 
 def test_what_is_no_adapter_cannot_be_merged(model_folder, adapter, tmp_path):

@@ -5,13 +5,14 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgedc.adapter import CONFIG, WEIGHTS, check_files, check_untied
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, now, read_manifest, write_manifest
@@ -22,6 +23,7 @@ from .agreement import Agreement, compare, scores_of, texts_for
 from .fitting.base import find_base, load_base
 from .settings import MergeSettings
 
+Load = partial[tuple[PreTrainedTokenizerBase, PreTrainedModel]]  # of the base, in float32
 BASE, DEQUANTISED = "base", "dequantised base"  # what an adapter may be merged onto
 
 
@@ -53,21 +55,21 @@ def merge(adapter: Path, out: Path, settings: MergeSettings) -> Path:
     model is not the adapter's.
     """
     manifest = _check(adapter)
-    base = find_base(manifest.base)[0]
+    load = partial(load_base, find_base(manifest.base)[0], manifest.base_revision, dtype=torch.float32)
     quantised = manifest.recipe.get("tuning") == "qlora"
     if quantised and find_spec("bitsandbytes") is None:
         raise MissingExtra("bitsandbytes", "qlora")
-    tokenizer, model = load_base(base, dtype=torch.float32, quantised=quantised)
+    tokenizer, model = load(quantised=quantised)
     texts = texts_for(tokenizer, manifest, Path(settings.prompts) if settings.prompts else None)
     dtype = getattr(torch, settings.dtype)
     wanted = scores_of(_adapted(model, adapter, manifest), texts)
     del model
     tried = {}
     for onto in (BASE, DEQUANTISED) if quantised else ():
-        merged = _merged(base, onto, adapter, manifest, dtype)
+        merged = _merged(load, onto, adapter, manifest, dtype)
         tried[onto] = compare(wanted, scores_of(merged, texts), texts)
     onto = min(tried, key=lambda name: tried[name].kl) if tried else BASE
-    merged = _merged(base, onto, adapter, manifest, dtype)
+    merged = _merged(load, onto, adapter, manifest, dtype)
     with staged_folder(out) as stage:
         merged.to(dtype).save_pretrained(stage, safe_serialization=True)
         tokenizer.save_pretrained(stage)
@@ -128,14 +130,14 @@ def _judge(adapter: Path, agreement: Agreement, limits: Limits) -> None:
         )
 
 
-def _in_float32(base: str, onto: str) -> PreTrainedModel:
+def _in_float32(load: Load, onto: str) -> PreTrainedModel:
     """What is merged onto: the base, or the base with the weights that its 4 bits stand for."""
-    model = load_base(base, dtype=torch.float32)[1]
+    model = load()[1]
     if onto == DEQUANTISED:
         from bitsandbytes.functional import dequantize_4bit
         from bitsandbytes.nn import Linear4bit
 
-        for path, module in load_base(base, dtype=torch.float32, quantised=True)[1].named_modules():
+        for path, module in load(quantised=True)[1].named_modules():
             if isinstance(module, Linear4bit):
                 weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
                 model.get_submodule(path).weight.data = weight.float().to(model.device)
@@ -154,9 +156,9 @@ def _adapted(base: PreTrainedModel, adapter: Path, manifest: Manifest) -> PeftMo
         raise InputError(f"{adapter}: does not fit its base {manifest.base}: {reason}") from error
 
 
-def _merged(base: str, onto: str, adapter: Path, manifest: Manifest, dtype: torch.dtype) -> PreTrainedModel:
+def _merged(load: Load, onto: str, adapter: Path, manifest: Manifest, dtype: torch.dtype) -> PreTrainedModel:
     """In float32, its weights rounded to what `dtype` can hold. Buffers, such as the rope's, are not weights."""
-    tuned = _adapted(_in_float32(base, onto), adapter, manifest)
+    tuned = _adapted(_in_float32(load, onto), adapter, manifest)
     if not hasattr(tuned.base_model, "merge_and_unload"):
         raise InputError(
             f"{adapter}: peft cannot merge it: {tuned.active_peft_config.peft_type.value} has no merged form"

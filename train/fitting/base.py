@@ -1,6 +1,7 @@
 """The model that is trained: a base with an adapter on it, a base as a whole, or a new one."""
 
 from collections.abc import Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -100,20 +101,28 @@ def stamps_of(settings: TrainSettings, model: Any) -> list[object]:
 
 
 def load_base(
-    name: str, *, dtype: torch.dtype | None = None, quantised: bool = False, attention: str | None = None
+    name: str,
+    revision: str = "",
+    *,
+    dtype: torch.dtype | None = None,
+    quantised: bool = False,
+    attention: str | None = None,
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model, from safetensors, no code of the model's own; in `base_dtype()` unless `dtype` is given.
 
-    `quantised`: linear layers in 4 bits, by bitsandbytes. `attention` is transformers' name of an implementation.
+    `revision` is the hub's, its newest where there is none. `quantised`: linear layers in 4 bits, by bitsandbytes.
+    `attention` is transformers' name of an implementation.
     """
     how: dict[str, Any] = {"dtype": dtype or base_dtype(), "use_safetensors": True, "attn_implementation": attention}
     if quantised:
         how |= {"quantization_config": four_bits(how["dtype"]), "device_map": {"": _device()}}
+    at = {"revision": revision} if revision else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, **how)
+        tokenizer = AutoTokenizer.from_pretrained(name, **at)
+        model = AutoModelForCausalLM.from_pretrained(name, **at, **how)
     except OSError as error:
-        raise InputError(f"{name}: cannot be loaded as a base model: {str(error).splitlines()[0]}") from error
+        which = "@".join([name, *at.values()])
+        raise InputError(f"{which}: cannot be loaded as a base model: {str(error).splitlines()[0]}") from error
     if quantised and model.device.type == "cpu":
         _settle_on_cpu(model)
     if not tokenizer.chat_template:
@@ -134,7 +143,10 @@ def with_adapter(model: PreTrainedModel, settings: TrainSettings) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    # Of itself peft asks the hub for the base's config at every checkpoint, to see whether it had other tokens.
+    adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)
+    return adapted
 
 
 def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
