@@ -377,22 +377,20 @@ LINK = Network("link", rtt_ms=400, down_mbit_s=0.8, up_mbit_s=8)
 
 def test_a_round_trip_and_the_bandwidth_are_added(tmp_path: Path) -> None:
     long = " " * 50_000
-    plans = [say(0.1), say(0.1), Plan([(0.1, f"The answer is: 1{long}")], usage(1, 1))]
+    plans = [say(0.1), *2 * [say(0.1), Plan([(0.1, f"The answer is: 1{long}")], usage(1, 1))]]
     with server(lambda k: plans[k]) as made, through(LINK, made.url) as (via,):
-        bench(tmp_path, made.url, 3, network=LINK, via=via)
+        bench(tmp_path, made.url, 5, network=LINK, via=via)
     host = urlsplit(made.url).netloc
     assert {asked["Host"] for asked in made.asked} == {host}
     gone = OpenAISolver("m", made.url, retries=0, via=via)  # the relay is
     with closing(gone), pytest.raises(SolverUnreachable, match=f"{host}: cannot be reached"):
         gone.solve([{"role": "user", "content": "How many?"}], max_tokens=5)
-    connected, kept, big = (record.seconds for record in records(tmp_path))
-    # Never sooner than the link allows; later by less than a round trip, as a machine may be busy.
-    expected = {
-        connected: 0.4 + 0.4 + 0.1,  # one round trip to connect, one for the call
-        kept: 0.4 + 0.1,
-        big: 0.4 + 0.1 + 0.5,  # 50 kB at 100 kB/s
-    }
-    assert all(seconds - 0.01 <= taken < seconds + 0.39 for taken, seconds in expected.items()), expected
+    connected, *others = (record.seconds for record in records(tmp_path))
+    kept, big = others[::2], others[1::2]
+    # Never sooner than the link allows; once later by less than a round trip, as a machine may be busy.
+    assert connected >= 0.4 + 0.4 + 0.1 - 0.01  # one round trip to connect, one for the call
+    for taken, seconds in ((kept, 0.4 + 0.1), (big, 0.4 + 0.1 + 0.5)):  # 50 kB at 100 kB/s
+        assert seconds - 0.01 <= min(taken) < seconds + 0.39, others
     assert "EMULATED network: link (+400 ms round trip" in show(results_from(saved(tmp_path), tmp_path))
 
 
