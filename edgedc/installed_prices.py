@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgedc.ledger import Price, load_prices
+from edgedc.ledger import Price, load_prices, searches
 
 _LITELLM = "litellm/model_prices_and_context_window_backup.json"
 # Names of genai-prices: what comes with tokens of text, and what every call is billed for where it has a price; the
@@ -58,7 +58,7 @@ def _genai_prices(model: str) -> Price | None:
     fresh, output = dollars.get("input_mtok", 0.0) / 1e6, dollars.get("output_mtok", 0.0) / 1e6
     others = {name for name, value in dollars.items() if value and not name.startswith(_WITH_TOKENS)}
     free = not (fresh or output or others)
-    if others & _ALWAYS or not ((fresh and output) or free):
+    if searches(model) or others & _ALWAYS or not ((fresh and output) or free):
         return None
     return Price(
         model,

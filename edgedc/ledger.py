@@ -134,15 +134,19 @@ def _up_to(row: dict[str, Any]) -> int | None:
 
 
 _LONG = re.compile(r"(?:input_cost_per_token|output_cost_per_token|cache_read_input_token_cost)_above_(\d+)k_tokens")
-# They search the web at every call, which is billed by the search, whether a table knows it or not.
 _SEARCHING = re.compile(r"\bsonar\b|-search-|\bdeep-research\b")
+
+
+def searches(model: str) -> bool:
+    """Whether a model searches the web at every call: that is billed by the search, whether a table knows it or not."""
+    return _SEARCHING.search(model) is not None
 
 
 def _by_the_token(model: str, row: dict[str, Any]) -> bool:
     """Whether tokens are all that a call costs. What is billed by the second, the image or otherwise has 0 for its
     tokens, or for its input or output, as a model does that is free: only where nothing else has a price is it one."""
     if row["input_cost_per_token"] and row["output_cost_per_token"]:
-        return not row.get("input_cost_per_request") and not _SEARCHING.search(model)
+        return not row.get("input_cost_per_request") and not searches(model)
     return not any(value for name, value in row.items() if "cost" in name)
 
 

@@ -36,5 +36,6 @@ def test_genai_prices_is_asked_where_it_is_installed() -> None:
     long = installed_price("gemini-2.5-pro")
     assert long is not None
     assert long.up_to == 200_000
-    for model in ("whisper-1", "perplexity/sonar", "unheard-of"):  # by the hour, by the request too, and not known
+    # by the hour, by the request too, by its searches too, and not known
+    for model in ("whisper-1", "perplexity/sonar", "gpt-4o-search-preview", "unheard-of"):
         assert installed_price(model) is None, model
