@@ -1,7 +1,6 @@
 """What one of several training processes knows of the others. Started alone, it is the first of one."""
 
 import dataclasses
-import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,11 +95,5 @@ def from_first(value: Any) -> Any:
 
 
 def leave() -> None:
-    """Part from the other processes, once nothing that was trained with is used any more.
-
-    The group's threads live as long as any object that knows it, in cycles too; where Python finds them when it ends,
-    one of them may abort the process, and with it a run that is done (pytorch issue 117762).
-    """
     if count() > 1 and distributed.is_initialized():
         distributed.destroy_process_group()
-        gc.collect()
