@@ -87,7 +87,8 @@ def _run_with_kills(rows, out, settings, moments) -> list[str]:
             time.sleep(0.001)
         else:
             break
-    if not out.exists():
+    # One killed while it removes its work folder has made what it should, and a later run removes the rest.
+    if not out.exists() or list(out.parent.glob(f".{out.name}.*.work")):
         train(rows, out, settings, lambda progress: None)
     return interrupted
 
