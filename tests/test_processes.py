@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -206,6 +208,47 @@ def test_accelerate_starts_it_too(rows, tmp_path):
     assert not list(tmp_path.glob("*three*"))
 
 
+# gloo's threads tell that an exchange is done by this call, and let go of it then: here, some time after
+LATE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int pthread_cond_broadcast(pthread_cond_t *condition) {
+    int (*real)(pthread_cond_t *) = dlvsym(RTLD_NEXT, "pthread_cond_broadcast", "GLIBC_2.3.2");
+    int result = real(condition);
+    char name[16] = "";
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    if (!strcmp(name, "pt_gloo_runloop")) usleep(atoi(getenv("LATE_US")));
+    return result;
+}
+"""
+MEETING = """
+from train.fitting import processes
+from train.settings import TrainSettings
+processes.join(TrainSettings(num_processes=2))
+"""
+
+
+@pytest.mark.skipif(not (sys.platform == "linux" and shutil.which("gcc")), reason="needs gcc and glibc")
+@pytest.mark.parametrize("late", [1000, 3000, 5000])
+def test_no_process_aborts_where_gloo_lets_go_late_of_what_was_exchanged(tmp_path, late):
+    (source := tmp_path / "late.c").write_text(LATE)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "late.so", source, "-ldl"], check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(ROOT)}
+    shared |= {"LD_PRELOAD": str(tmp_path / "late.so"), "LATE_US": str(late), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", MEETING], env=os.environ | shared | {"RANK": place}) for place in "01"
+    ]
+    assert [process.wait(120) for process in started] == [0, 0]
+
+
 # accelerate divides weights on GPUs alone; told that the CPUs were some, PyTorch does it over gloo just as well
 ON_CPUS = """
 import os, signal, sys
@@ -231,7 +274,6 @@ def report(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 
 launch.train(data, out, TrainSettings(**eval(sys.argv[3])), report, print)
-os._exit(0)  # gloo's threads outlive a run, and may abort a process that ends otherwise (pytorch issue 117762)
 """
 
 

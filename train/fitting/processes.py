@@ -24,6 +24,10 @@ _FSDP = {
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
 }
 
+# Kept until the process ends. A thread of gloo's lets go of an exchange some time after it is done; were it the last one
+# to, it would need Python to free the tensors, and where Python is at its end by then, abort (PyTorch's issue 117762).
+_EXCHANGES: list[distributed.Work] = []
+
 
 def count() -> int:
     """How many processes train together, as torchrun, accelerate and launch.py say it."""
@@ -80,13 +84,22 @@ def together() -> Iterator[None]:
         yield
     except EdgedcError as error:
         mine = error
-    codes = [mine.exit_code if mine else 0]
-    if count() > 1:
-        codes = [0] * count()
-        distributed.all_gather_object(codes, mine.exit_code if mine else 0)
+    codes = _gathered(mine.exit_code if mine else 0)
     failed = [process for process, code in enumerate(codes) if code]
     if failed:
         raise mine if mine and failed[0] == place() else SystemExit(codes[failed[0]])
+
+
+def _gathered(code: int) -> list[int]:
+    """All processes' codes."""
+    if count() == 1:
+        return [code]
+    codes = torch.zeros(count(), dtype=torch.int64, device=PartialState().device)
+    codes[place()] = code
+    exchange = distributed.all_reduce(codes, async_op=True)
+    exchange.wait()
+    _EXCHANGES.append(exchange)
+    return codes.tolist()
 
 
 def from_first(value: Any) -> Any:
