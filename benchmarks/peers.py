@@ -28,8 +28,8 @@ from edgedc.bundle import read_manifest
 from edgedc.catalogue import find_weights
 from edgedc.decomposition import parse
 from edgedc.generation import Message
-from edgedc.ledger import find_price
 from edgedc.machine import cpu_model
+from edgedc.prices import find_price
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE, decompose_messages
 from edgedc.solvers.loopback import Timing
 from edgedc.tasks.microworld import Problem, problems
@@ -250,7 +250,7 @@ def summary(name: str, made: list[Measured], first: dict[str, Measured], price: 
         "dollars_per_1000": 0.0,
     }
     if name == CLOUD:
-        from edgedc.ledger import Usage, estimate_tokens
+        from edgedc.usage import Usage, estimate_tokens
 
         cost = find_price(price).cost
         spent = [

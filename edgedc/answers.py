@@ -8,8 +8,9 @@ from edgedc.decomposer import Where, read_reply
 from edgedc.decomposition import Decomposition, Status
 from edgedc.errors import SolverError
 from edgedc.generation import Generation
-from edgedc.ledger import Price, Usage, total_usage
+from edgedc.prices import Price
 from edgedc.prompts import final_answer
+from edgedc.usage import Usage, total_usage
 
 Mode = Literal["single-stage", "cot", "static", "interactive"]  # what can happen
 Asked = Literal["auto", "single-stage", "cot", "static", "interactive"]  # what can be asked for

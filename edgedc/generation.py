@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
-from edgedc.ledger import Usage
+from edgedc.usage import Usage
 
 # Hears each new piece of a reply's text as it comes, whole characters only; the pieces joined are Generation.text.
 # It may be called from another thread than the caller's, and with "" while nothing comes. What it raises ends the call.

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgedc.ledger import Price, load_prices, searches
+from edgedc.prices import Price, load_prices, searches
 
 _LITELLM = "litellm/model_prices_and_context_window_backup.json"
 # Names of genai-prices: what comes with tokens of text, and what every call is billed for where it has a price; the

@@ -16,14 +16,15 @@ from openai import OpenAI
 
 from edgedc.backends.greedy import one_by_one
 from edgedc.generation import Generation, Message
-from edgedc.ledger import Price, Usage
 from edgedc.pipeline import Decomposer
+from edgedc.prices import Price
 from edgedc.server.app import make_app
 from edgedc.server.metrics import Metrics
 from edgedc.server.run import Server, listen, url_of
 from edgedc.server.service import Remote, Service
 from edgedc.server.together import together
 from edgedc.server.work import Workers
+from edgedc.usage import Usage
 
 LIST = "1. How many legs do the cats have?\n2. How many legs do the birds have?\n3. What is #1 plus #2?"
 CLIENT_KEY = "planted-client-key-3"

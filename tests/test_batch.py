@@ -27,8 +27,8 @@ from edgedc.commands._local import Local, LocalDecomposer, Settings
 from edgedc.commands._questions import Item
 from edgedc.errors import ContextError, EdgedcError, InputError
 from edgedc.generation import Generation, Message
-from edgedc.ledger import Usage
 from edgedc.tasks.microworld import problems
+from edgedc.usage import Usage
 
 
 class Scripted:

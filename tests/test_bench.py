@@ -19,13 +19,15 @@ from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import BudgetError, ContextError, InputError, SolverReply, SolverTimeout
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message
-from edgedc.ledger import Budget, Price, Usage
+from edgedc.ledger import Budget
 from edgedc.pipeline import Decomposer
+from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.openai import OpenAISolver
 from edgedc.solvers.simulated import MODEL, SimulatedSolver, Skill, simulated_server
 from edgedc.tasks import Example, Selection, load_examples
 from edgedc.tasks.microworld import problems, score
+from edgedc.usage import Usage
 
 PRICE = Price("big", input=1e-6, output=2e-6, cached=0.5e-6, date="2026-01-02", source="a test")
 SPLIT = "1. How many apples?\n2. How many are left?"

@@ -10,7 +10,7 @@ from edgedc.bench.cost import CostSettings, PerQuery, Question, break_even, comp
 from edgedc.bench.metrics import Call, Record, Summary, summarise
 from edgedc.cli import cli
 from edgedc.errors import InputError
-from edgedc.ledger import Price
+from edgedc.prices import Price
 
 REMOTE = {
     "system": "remote",

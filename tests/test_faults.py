@@ -19,11 +19,13 @@ from faulty import FAULTS, TWO, Faulty, faulty
 
 from edgedc.backends.scripted import ScriptedBackend
 from edgedc.errors import EdgedcError, SolverRefused, SolverTimeout, SolverUnreachable
-from edgedc.ledger import Budget, Price, Usage
+from edgedc.ledger import Budget
 from edgedc.pipeline import ASKED, FAILED, Answer, Asked, Decomposer, answer
+from edgedc.prices import Price
 from edgedc.solvers.breaker import FAILURES, Breaker
 from edgedc.solvers.openai import OpenAISolver
 from edgedc.spending import Ceilings, Spending
+from edgedc.usage import Usage
 
 KEY = "sk-planted-0123456789abcdef"
 QUESTION = "How many eggs are left?"

@@ -14,8 +14,8 @@ from edgedc.bench.metrics import Call, Record, summarise
 from edgedc.bench.pair import About, Results, results_from
 from edgedc.bench.report import render
 from edgedc.errors import InputError
-from edgedc.ledger import Price
 from edgedc.machine import this_machine
+from edgedc.prices import Price
 
 PRICE = Price("gpt-4o-mini", 1.5e-7, 6e-7, 7.5e-8, "2026-01-01", "the test's own")
 LOCAL = "local llamacpp q8_0"

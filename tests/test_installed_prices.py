@@ -5,7 +5,7 @@ import pytest
 
 from edgedc.errors import InputError
 from edgedc.installed_prices import installed_price
-from edgedc.ledger import find_price
+from edgedc.prices import find_price
 
 
 def test_an_installed_litellm_gives_prices_without_being_imported(

@@ -35,14 +35,16 @@ from edgedc.cli import cli
 from edgedc.errors import InputError, SolverError, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Budget, Price, Usage
+from edgedc.ledger import Budget
 from edgedc.pipeline import Decomposer
+from edgedc.prices import Price
 from edgedc.server.together import together
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.openai import OpenAISolver, most_tokens
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks import Example
 from edgedc.tasks.microworld import problems
+from edgedc.usage import Usage
 from tests.faulty import faulty
 
 PRICE = Price("m", input=1e-6, output=2e-6, cached=0.5e-6, date="2026-01-02", source="a test")

@@ -85,7 +85,7 @@ def test_the_installed_wheel_runs_without_the_checkout(installed: Path, tmp_path
     assert "Verbs" in run(edgedc, "--help", cwd=tmp_path)
     for verb in VERBS:
         assert f"Usage: edgedc {verb}" in run(edgedc, verb, "--help", cwd=tmp_path)
-    run(installed, "-c", "from edgedc.ledger import load_prices; assert load_prices()", cwd=tmp_path)
+    run(installed, "-c", "from edgedc.prices import load_prices; assert load_prices()", cwd=tmp_path)
     (recipe, *_), names = RECIPES, run(installed, "-c", LISTED, cwd=tmp_path).split()
     assert names == RECIPES
     assert "Usage: edgedc merge" in run(edgedc, "merge", "--recipe", recipe, "--help", cwd=tmp_path)

@@ -11,9 +11,10 @@ from edgedc.answers import FAILED
 from edgedc.decomposition import LONGEST, MOST
 from edgedc.errors import BudgetError, InputError, SolverError, SolverRefused, SolverTimeout, SolverUnreachable
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Price, Usage
 from edgedc.pipeline import Answer, Asked, Begun, Decomposer, Mode, Stage, Where, answer, begun_from, decompose, remark
+from edgedc.prices import Price
 from edgedc.solvers.scripted import ScriptedSolver
+from edgedc.usage import Usage
 
 QUESTION = "How many eggs are left?"
 TWO = "1. How many eggs are laid?\n2. How many of #1 are left?"

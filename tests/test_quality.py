@@ -18,11 +18,12 @@ from edgedc.decomposition import Decomposition, decomposition_of
 from edgedc.errors import InputError, SolverRefused, SolverUnreachable
 from edgedc.files import RowWriter
 from edgedc.generation import Generation
-from edgedc.ledger import Price, Usage
 from edgedc.pipeline import Decomposer
+from edgedc.prices import Price
 from edgedc.prompts import decompose_messages
 from edgedc.solvers.scripted import ScriptedSolver
 from edgedc.tasks import Example, Selection, find_task, load_examples
+from edgedc.usage import Usage
 
 KNOWN = decomposition_of(["How many eggs are left?", "What is each egg worth?", "What are #1 eggs at #2 worth?"])
 PRICE = Price("m", input=1e-6, output=1e-5, cached=1e-7, date="2026-08", source="test")

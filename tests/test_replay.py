@@ -11,11 +11,11 @@ from edgedc.cli import main
 from edgedc.errors import InputError, SolverReply, SolverTimeout
 from edgedc.files import read_rows
 from edgedc.generation import Generation
-from edgedc.ledger import Usage
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.openai import OpenAISolver
 from edgedc.solvers.replay import Recording, RecordingSolver, ReplaySolver
 from edgedc.solvers.scripted import ScriptedSolver
+from edgedc.usage import Usage
 
 KEY = "sk-very-secret-0123456789"
 

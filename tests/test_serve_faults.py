@@ -18,8 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import LIST, PRICE, Running, Says, endpoint
 
 from edgedc.generation import Generation
-from edgedc.ledger import Budget, Usage
+from edgedc.ledger import Budget
 from edgedc.solvers.openai import OpenAISolver
+from edgedc.usage import Usage
 
 USER = {"role": "user", "content": "How many legs do 3 cats and 2 birds have?"}
 JSON = {"Content-Type": "application/json"}

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import ASKED, GOOD, KEY, PRICE, USAGE, WORST, delta, error, http, server, solver_at, sse
 
-from edgedc.ledger import Budget, Usage
+from edgedc.ledger import Budget
 from edgedc.solvers.openai import open_solver
 from edgedc.solvers.speech import Speech
+from edgedc.usage import Usage
 
 
 def test_a_reply_has_text_and_measurements() -> None:

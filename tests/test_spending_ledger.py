@@ -16,8 +16,10 @@ from faulty import faulty
 
 from edgedc.errors import BudgetError, InputError
 from edgedc.home import home
-from edgedc.ledger import Budget, Price, Usage
+from edgedc.ledger import Budget
+from edgedc.prices import Price
 from edgedc.spending import Ceilings, Spending
+from edgedc.usage import Usage
 
 PRICE = Price("m", input=1e-6, output=1e-5, cached=1e-7, date="2026-08", source="test")
 
@@ -166,7 +168,8 @@ def test_it_lies_in_the_folder_that_the_environment_names(tmp_path: Path, monkey
 ASKS = """
 import sys
 from edgedc.errors import BudgetError
-from edgedc.ledger import Budget, Price
+from edgedc.ledger import Budget
+from edgedc.prices import Price
 from edgedc.solvers.openai import OpenAISolver
 from edgedc.spending import Ceilings, Spending
 

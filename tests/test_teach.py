@@ -15,7 +15,7 @@ from conftest import write_rows
 from edgedc.cli import cli
 from edgedc.decomposition import decomposition_of
 from edgedc.errors import BudgetError, InputError, SolverTimeout
-from edgedc.ledger import Price
+from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.scripted import ScriptedSolver
 from edgedc.solvers.simulated import MODEL, simulated_server

@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgedc.cli import cli
-from edgedc.ledger import Usage, find_price
+from edgedc.prices import find_price
+from edgedc.usage import Usage
 
 KEY = "sk-planted-0123456789"
 PRICE = find_price("gpt-4o")

@@ -15,9 +15,9 @@ from edgedc.backends.greedy import one_by_one
 from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.errors import ContextError, EdgedcError
 from edgedc.generation import Generation, Message, Request
-from edgedc.ledger import Usage
 from edgedc.prompts import decompose_messages
 from edgedc.server.together import Run, together
+from edgedc.usage import Usage
 
 
 class LeftError(Exception):

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from edgedc.errors import SolverError
-from edgedc.ledger import Price, Usage
+from edgedc.prices import Price
 from edgedc.solvers.openai import OpenAISolver
+from edgedc.usage import Usage
 
 KEY = "sk-very-secret-0123456789"
 ASKED = [{"role": "user", "content": "How many?"}]

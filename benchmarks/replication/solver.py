@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from edgedc.bench.quality import rouge_l
 from edgedc.errors import SolverRefused
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Usage, estimate_tokens
 from edgedc.prompts import ANSWER_MARK
 from edgedc.solvers.simulated import KnownProblem, plain_words, read_request
+from edgedc.usage import Usage, estimate_tokens
 
 MODEL = "simulated-limited-solver"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgedc.backends.grammar import Admitted, ListGrammar
 from edgedc.errors import EdgedcError
 from edgedc.generation import Generation, OnText
-from edgedc.ledger import Usage
+from edgedc.usage import Usage
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from edgedc.backends.greedy import check_context
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Usage
+from edgedc.usage import Usage
 
 
 class ScriptedBackend:

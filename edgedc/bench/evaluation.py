@@ -9,8 +9,8 @@ from edgedc.decomposition import Decomposition
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, SolverRefused
 from edgedc.files import Row, RowWriter, key_of
 from edgedc.generation import Generation, Solver
-from edgedc.ledger import Price
 from edgedc.pipeline import Answer, Begun, Decomposer, Stage, answer, begun_from, decompose, remark
+from edgedc.prices import Price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example, Task
 

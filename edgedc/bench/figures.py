@@ -13,8 +13,8 @@ from edgedc.bench.statistics import bootstrap_mean
 from edgedc.bench.systems import System
 from edgedc.decomposition import Decomposition, parse
 from edgedc.files import Row
-from edgedc.ledger import Usage
 from edgedc.tasks import Example, Task
+from edgedc.usage import Usage
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from typing import Any
 
 from edgedc.bench.percentiles import P90_NEEDS
 from edgedc.bench.quality import wilson_interval
-from edgedc.ledger import Price, Source, Usage, total_usage
 from edgedc.pipeline import FAILED, Stage, Where
+from edgedc.prices import Price
+from edgedc.usage import Source, Usage, total_usage
 
 
 @dataclass(frozen=True)

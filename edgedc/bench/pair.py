@@ -19,9 +19,9 @@ from edgedc.bundle import now
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError
 from edgedc.files import RowWriter, key_of, write_text
 from edgedc.generation import Solver
-from edgedc.ledger import Price
 from edgedc.machine import Machine, this_machine
 from edgedc.pipeline import Answer, Stage, answer
+from edgedc.prices import Price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example
 

@@ -9,10 +9,10 @@ from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import InputError
 from edgedc.files import Row, key_of, numbered_rows, sha256_of
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Usage
 from edgedc.pipeline import Decomposer, Generate, Mode
 from edgedc.prompts import MAX_SUBQUESTIONS, Style, decompose_messages
 from edgedc.tasks import Example
+from edgedc.usage import Usage
 
 _STYLE: Style = "instruct-1"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from edgedc.bundle import Manifest
 from edgedc.generation import Solver
-from edgedc.ledger import Price
 from edgedc.pipeline import Asked, Decomposer
+from edgedc.prices import Price
 
 # a solver that fails this often in a row is down, not unlucky
 MAX_FAILURES = 5

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from edgedc.commands._paid import Job, Remote
 from edgedc.decomposition import decomposition_of, render
 from edgedc.files import Row
-from edgedc.ledger import Price
 from edgedc.pipeline import Answer, Stage
+from edgedc.prices import Price
 
 
 @dataclass(frozen=True)

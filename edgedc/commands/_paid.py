@@ -14,9 +14,9 @@ from edgedc.files import Row, key_of
 from edgedc.flags import flag
 from edgedc.generation import Generation, Message, Solver
 from edgedc.home import home
-from edgedc.ledger import Price, find_price, known_price
 from edgedc.outbox import Outbox, Question
 from edgedc.pipeline import Answer, Asked, Begun, Decomposer, OnPiece, OnStage, Stage, answer, begun_from
+from edgedc.prices import Price, find_price, known_price
 from edgedc.prompts import solve_messages, step_messages
 from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver
 from edgedc.spending import Ceilings

@@ -13,7 +13,8 @@ from edgedc.errors import InputError
 from edgedc.files import sha256_of
 from edgedc.flags import flag
 from edgedc.generation import Solver
-from edgedc.ledger import Account, Budget, Price, Purse, find_price, known_price
+from edgedc.ledger import Account, Budget, Purse
+from edgedc.prices import Price, find_price, known_price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.openai import KEYS, TIMEOUT_S, decomposer_keys, open_solver

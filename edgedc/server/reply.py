@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from starlette.responses import Response
 
-from edgedc.ledger import Usage
+from edgedc.usage import Usage
 
 Object = dict[str, Any]
 

@@ -12,7 +12,6 @@ from edgedc.decomposition import Decomposition
 from edgedc.errors import BudgetError, ContextError, EdgedcError, InputError, SolverError, SolverRefused, SolverTimeout
 from edgedc.files import key_of
 from edgedc.generation import Generation, Message, OnText, Solver
-from edgedc.ledger import Price, total_usage
 from edgedc.pipeline import (
     ASKED,
     REFUSALS,
@@ -24,10 +23,12 @@ from edgedc.pipeline import (
     decompose,
     remark,
 )
+from edgedc.prices import Price
 from edgedc.server.metrics import Metrics
 from edgedc.server.reply import GONE, Object, Piece, Refused, Reply
 from edgedc.server.request import ChatRequest
 from edgedc.server.work import Stopped, Task
+from edgedc.usage import total_usage
 
 DECOMPOSER = "edgedc-decomposer"
 _RETRY_AFTER_S = 10

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from edgedc.errors import InputError, SolverError
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Budget, Usage, estimate_tokens
+from edgedc.ledger import Budget
 from edgedc.solvers.breaker import Breaker
 from edgedc.solvers.endpoint import Endpoint, OnSending
 from edgedc.solvers.failures import Failed, Names, Timeouts
 from edgedc.solvers.pace import Pace
 from edgedc.solvers.stream import Reply
+from edgedc.usage import Usage, estimate_tokens
 
 OPENAI = "https://api.openai.com/v1"
 KEYS = ("EDGEDC_API_KEY", "OPENAI_API_KEY")

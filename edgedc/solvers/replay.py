@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgedc.errors import InputError, SolverError, SolverRefused, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.files import Row, RowAppender, key_of, numbered_rows
 from edgedc.generation import Generation, Message, OnText, Solver
-from edgedc.ledger import Usage
+from edgedc.usage import Usage
 
 if TYPE_CHECKING:
     from edgedc.solvers.loopback import Timing

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from edgedc.errors import SolverReply
 from edgedc.generation import Generation, Message, OnText
-from edgedc.ledger import Usage, estimate_tokens
+from edgedc.usage import Usage, estimate_tokens
 
 
 class ScriptedSolver:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgedc.ledger import Usage
 from edgedc.solvers.speech import Speech
+from edgedc.usage import Usage
 
 MAX_BYTES = 8 * 2**20  # of what is held: a whole reply, a line of a stream, a stream's text
 

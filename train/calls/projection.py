@@ -6,7 +6,8 @@ from typing import Protocol, TypeVar
 
 from edgedc.files import Row
 from edgedc.generation import Message
-from edgedc.ledger import Price, Usage, estimate_tokens
+from edgedc.prices import Price
+from edgedc.usage import Usage, estimate_tokens
 
 from .remote import CallSettings
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from edgedc.errors import InputError
 from edgedc.flags import flag
 from edgedc.generation import Message
-from edgedc.ledger import Budget, Price, Usage, find_price, known_price
+from edgedc.ledger import Budget
+from edgedc.prices import Price, find_price, known_price
 from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, most_tokens, open_solver
 from edgedc.solvers.pace import Pace
+from edgedc.usage import Usage
 
 from .engines import Engine
 

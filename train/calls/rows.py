@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from edgedc.files import Row, RowAppender
-from edgedc.ledger import Price
+from edgedc.prices import Price
 
 from .projection import Replies, cost_of
 

@@ -24,8 +24,8 @@ _FSDP = {
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
 }
 
-# Kept until the process ends. A thread of gloo's lets go of an exchange some time after it is done; were it the last one
-# to, it would need Python to free the tensors, and where Python is at its end by then, abort (PyTorch's issue 117762).
+# Kept until the process ends. A thread of gloo's lets go of an exchange some time after it is done; were it the last
+# one to, it would need Python to free the tensors, and abort where Python is at its end (PyTorch's issue 117762).
 _EXCHANGES: list[distributed.Work] = []
 
 

@@ -12,8 +12,8 @@ from edgedc.bundle import MANIFEST
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, sha256_of
 from edgedc.generation import Backend
-from edgedc.ledger import Price
 from edgedc.methods import check_decomposes
+from edgedc.prices import Price
 
 from ..calls.remote import Remote, find_remote
 from .draws import Draw, Form, row_of

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 from edgedc.files import Row, key_of
 from edgedc.generation import Generation, Message
-from edgedc.ledger import Price
 from edgedc.pipeline import REFUSALS
+from edgedc.prices import Price
 from edgedc.prompts import final_answer
 from edgedc.tasks import Example, find_task
 

@@ -25,9 +25,10 @@ from edgedc.commands._solver import recording_in
 from edgedc.commands.bench.report import write_report
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
 from edgedc.flags import flag, flags
-from edgedc.ledger import Budget, Price, find_price
+from edgedc.ledger import Budget
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Asked
+from edgedc.prices import Price, find_price
 from edgedc.server.together import together
 from edgedc.solvers.openai import OpenAISolver, decomposer_keys, open_solver, server_of
 from edgedc.solvers.replay import RecordingSolver
