@@ -206,6 +206,18 @@ def test_what_a_kill_leaves_while_checkpoints_are_removed_is_not_gone_on_from(ro
     assert not list(tmp_path.glob(".out.*"))
 
 
+def test_what_a_killed_run_left_without_a_checkpoint_goes_with_the_next_run_whatever_its_settings(rows, tmp_path):
+    pid = _start(rows, tmp_path / "out", dataclasses.replace(QUICK, max_steps=100_000, checkpoint_every=100_000))
+    while not (left := list(tmp_path.glob(".out.*.work/run.json"))):
+        time.sleep(0.01)
+    quick = dataclasses.replace(QUICK, max_steps=1)
+    train(rows, tmp_path / "out", quick, lambda progress: None)
+    assert left[0].exists()  # as its run lives
+    _kill(pid)
+    train(rows, tmp_path / "out", quick, lambda progress: None)
+    assert not list(tmp_path.glob(".out.*"))
+
+
 def test_two_runs_do_not_share_checkpoints(rows, tmp_path):
     settings = dataclasses.replace(QUICK, max_steps=2)
 

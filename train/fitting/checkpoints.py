@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def work_folder(out: Path, what: dict[str, Any]) -> tuple[Path, list[str]]:
     """
     work = out.with_name(f".{out.name}.{key_of(what)[:8]}.work")
     notes = []
-    for other in sorted(out.parent.glob(f".{_escaped(out.name)}.*.work")) if out.parent.is_dir() else []:
+    for other in _works(out):
         if other != work and (newest := latest(other)):
             notes.append(
                 f"{newest}: not gone on from, as it was made with {_difference(read_object(other / RUN), what)}; "
@@ -64,14 +64,17 @@ def work_folder(out: Path, what: dict[str, Any]) -> tuple[Path, list[str]]:
 def alone(work: Path, out: Path) -> Iterator[None]:
     """Have a run's folder to ourselves: two processes would write into each other's checkpoints.
 
-    What is left in it at the end is what a later run goes on from; without a checkpoint it is removed. Raises
-    InputError, which names `out`, where another process trains the same.
+    What is left in it at the end is what a later run goes on from; without a checkpoint it is removed, and so is what
+    killed runs to `out` left without one. Raises InputError, which names `out`, where another process trains the same.
     """
     with ExitStack() as held:
         with together():
             if is_first():
                 lock(held.enter_context((work / RUN).open("ab")), out)
                 held.callback(_sweep, work)
+                for other in _works(out):
+                    if not latest(other):
+                        _sweep_dead(other)
         yield
 
 
@@ -91,6 +94,17 @@ def full_disk_told(work: Path) -> Iterator[None]:
 
 def _sweep(work: Path) -> None:
     shutil.rmtree(work / PARTIAL if latest(work) else work, ignore_errors=True)
+
+
+def _sweep_dead(work: Path) -> None:
+    with suppress(OSError, InputError), (work / RUN).open("rb") as file:
+        lock(file, work)  # held by a run that lives
+        _sweep(work)
+
+
+def _works(out: Path) -> list[Path]:
+    """The folders of all runs to `out`, whatever their settings."""
+    return sorted(out.parent.glob(f".{_escaped(out.name)}.*.work")) if out.parent.is_dir() else []
 
 
 def discard(work: Path) -> None:
