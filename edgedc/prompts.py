@@ -4,6 +4,7 @@ A student is trained with the style that its manifest names and runs with the sa
 style gets a new name.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -19,6 +20,9 @@ MAX_TOKENS_DECOMPOSE = 256
 MAX_TOKENS_SOLVE = 1024
 
 ANSWER_MARK = "The answer is: "
+
+# a line that only lays out what stands around it: `**`, `$$`, `\[`, a fence
+_LAYOUT = re.compile(r"\s*(?:[*_$]*|```\w*|\\[\[\]()])\s*")
 
 # The worked example of `shots=1`. It has two subquestions, so that it keeps to any cap from two up.
 _WORKED = (
@@ -93,9 +97,9 @@ def step_messages(
 
 
 def final_answer(text: str) -> str:
-    """What stands behind the last "The answer is:", else the last line."""
+    """The line behind the last "The answer is:", else the last line; one that is nothing but layout is none."""
     _, mark, answer = text.rpartition(ANSWER_MARK.rstrip())
-    lines = (answer if mark else text).strip().splitlines()
+    lines = [line for line in (answer if mark else text).splitlines() if not _LAYOUT.fullmatch(line)]
     if not lines:
         return ""
     return (lines[0] if mark else lines[-1]).strip().strip("*").rstrip(".").strip()

@@ -69,6 +69,10 @@ def test_static_mode_without_subquestions_is_a_bug_of_the_caller() -> None:
         ("The answer is: **4**", "4"),
         ("The answer is:\n4", "4"),
         ("Two and two.\n4", "4"),
+        ("**The answer is:**\n\n4", "4"),  # as models lay it out
+        ("The answer is:\n\\[\n\\boxed{4}\n\\]", "\\boxed{4}"),
+        ("Two and two.\n$$\n4\n$$", "4"),
+        ("The answer is:\n```text\n4\n```", "4"),
         ("The answer is:", ""),
         ("", ""),
         (" \n ", ""),

@@ -8,7 +8,7 @@ from edgedc.decomposition import Decomposition, decomposition_of, parse
 from edgedc.errors import InputError
 from edgedc.files import Row, numbered_rows
 from edgedc.tasks import Example, Selection
-from edgedc.tasks.scoring import gives_number, gives_text
+from edgedc.tasks.scoring import gives_number, gives_text, gives_yes_no
 
 # A file may lack the columns that have these names; one that the user named must be there.
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(Selection)}
@@ -41,8 +41,11 @@ def _require(column: str, flag: str, path: Path) -> None:
 
 
 def score(text: str, example: Example) -> bool:
-    """Equal as texts, but for case and punctuation, or as numbers where the answer is one. No answer: never right."""
-    return gives_text(text, example.answer) or gives_number(text, example.answer)
+    """Equal as texts, but for case and punctuation, or as numbers, or as yes and no, where the answer is one.
+
+    No answer: never right.
+    """
+    return any(gives(text, example.answer) for gives in (gives_text, gives_number, gives_yes_no))
 
 
 def _example(row: Row, selection: Selection, where: str, id: str) -> Example:

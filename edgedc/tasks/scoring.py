@@ -6,10 +6,15 @@ from decimal import Decimal
 
 from edgedc.prompts import final_answer
 
-# A number of its own: not the 2 of `x2`, and not the 5 of `3-5`; thousands may be parted by commas.
+# A number of its own: not the 2 of `x2`, the -5 of `3-5`, the 1 of `1.234,56` or of `1e3`; thousands may be parted.
 _NUMBER = re.compile(
-    r"(?<![\w.,])([-−]?)[$€£]?([-−]?)((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\d,]*\d)", re.ASCII
+    r"(?<![\w.,])([-−–]?)\\?[$€£¥₹]?([-−–]?)((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\d,.]*\d|[eE][-+]?\d)",
+    re.ASCII,
 )
+# LaTeX's `1{,}080`, `1,\!080` and `1\,080`, and the narrow spaces that never part two numbers
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,;]|[\u2009\u202f])(?=\d{3}(?!\d))")
+# Of a text, signs and points belong to its numbers; all other marks are left out.
+_MARK = re.compile(r"((?<=\d)[./](?=\d)|(?<!\w)\.(?=\d))|(?<!\w)([-−–])(?=[\\$€£¥₹.]*\d)|[^\w\s]")
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 
 
@@ -18,7 +23,7 @@ def number_in(text: str) -> Decimal | None:
 
     Commas between thousands, currency signs and `%` are not part of it: `$1,080.00` and `1080 dollars` are equal.
     """
-    _, _, result = text.rpartition("=")
+    _, _, result = _THOUSANDS.sub(",", text).rpartition("=")
     numbers = {
         Decimal(f"{'-' if before or behind else ''}{digits.replace(',', '')}")
         for before, behind, digits in _NUMBER.findall(result)
@@ -27,15 +32,22 @@ def number_in(text: str) -> Decimal | None:
 
 
 def gives_number(text: str, answer: str) -> bool:
-    """Whether the final answer in the text is the number of `answer`."""
-    expected = number_in(answer)
-    return expected is not None and number_in(final_answer(text)) == expected
+    """Whether the final answer in the text is the number of `answer`.
+
+    Where both have words as well, one has all those of the other: `18` and `18 dollars` are equal, `5 May` and `5 June`
+    are not.
+    """
+    said, expected = final_answer(text), number_in(answer)
+    if expected is None or number_in(said) != expected:
+        return False
+    ours, theirs = _words(said), _words(answer)
+    return ours <= theirs or theirs <= ours
 
 
 def gives_yes_no(text: str, answer: str) -> bool:
-    """Whether the first word of the final answer in the text says `answer`, which is `yes` or `no`."""
-    word = re.match(r"\W*(\w+)", final_answer(text))
-    return word is not None and _YES_NO.get(word[1].lower()) == answer
+    """Whether the first word of the final answer in the text says `answer`, which is `yes` or `no`, in any words."""
+    word, expected = re.match(r"\W*(\w+)", final_answer(text)), _YES_NO.get(answer.casefold())
+    return word is not None and expected is not None and _YES_NO.get(word[1].lower()) == expected
 
 
 def gives_text(text: str, answer: str) -> bool:
@@ -43,6 +55,12 @@ def gives_text(text: str, answer: str) -> bool:
     return _plain(answer) != "" and _plain(final_answer(text)) == _plain(answer)
 
 
+def _words(text: str) -> set[str]:
+    """Those without a digit, and without LaTeX's commands."""
+    return {word for word in _plain(re.sub(r"\\[a-zA-Z]+", " ", text)).split() if not re.search(r"\d", word)}
+
+
 def _plain(text: str) -> str:
-    words = re.sub(r"[^\w\s]", " ", unicodedata.normalize("NFKC", text).casefold()).split()
+    known = unicodedata.normalize("NFKC", text).casefold().replace("⁄", "/")  # ½ has become 1⁄2
+    words = _MARK.sub(lambda mark: mark[1] or ("-" if mark[2] else " "), known).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
