@@ -156,6 +156,7 @@ def test_a_loss_that_is_no_number_before_any_checkpoint_says_so(rows, tmp_path):
         ({"batch_size": 0}, "--batch-size 0: must be above 0"),
         ({"accumulation": 3}, "--batch-size 4: must be a multiple of 3"),
         ({"warmup": 3}, "--warmup 3: must be a share of the steps"),
+        ({"max_steps": 0}, "--max-steps 0: must be at least 1, or -1"),
         ({"max_steps": -1, "epochs": math.inf}, "--epochs inf: must be a finite number"),
         ({"learning_rate": math.inf}, "--learning-rate inf: must be a finite number"),
         ({"lora_dropout": 2.0}, "--lora-dropout 2.0: must be a share"),

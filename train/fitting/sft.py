@@ -135,6 +135,8 @@ def check(settings: TrainSettings) -> None:
     for name in (*counts, "lora_rank", "lora_alpha", "learning_rate", "epochs"):
         if not getattr(settings, name) > 0:
             refuse(name, "above 0")
+    if settings.max_steps < 1 and settings.max_steps != -1:
+        refuse("max_steps", "at least 1, or -1")
     if not 0 <= settings.warmup < 1:
         refuse("warmup", "a share of the steps: at least 0 and below 1")
     for name in ("weight_decay", "validation", "validation_questions", "unlikelihood"):
@@ -188,7 +190,7 @@ def _to_measure(
 
 def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArguments:
     steps = settings.max_steps
-    if steps <= 0:
+    if steps == -1:
         steps = math.ceil(settings.epochs * math.ceil(rows / settings.batch_size))
     how: dict[str, Any] = {}
     if settings.gradient_checkpointing:
