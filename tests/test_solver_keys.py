@@ -1,6 +1,9 @@
 """Addresses, keys and passwords of servers: which are used, and that none is shown."""
 
+import re
 import socket
+import sys
+import traceback
 
 import pytest
 from wire import ASKED, GOOD, KEY, error, server, solver_at
@@ -35,6 +38,30 @@ def test_a_key_that_cannot_be_sent_is_not_repeated(key: str) -> None:
     with pytest.raises(InputError) as caught:
         OpenAISolver("m", "http://127.0.0.1:1/v1", key)
     assert "sk" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("all_proxy", f"socks5://user:{KEY}@127.0.0.1:1080", "pip install 'httpx[socks]'"),
+        ("http_proxy", f"ftp://user:{KEY}@127.0.0.1:1080", "HTTP_PROXY"),
+        ("http_proxy", f"http://user:{KEY}/x@127.0.0.1:1080", "HTTP_PROXY"),
+        ("no_proxy", "[::1],.example", "NO_PROXY"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "SSL_CERT_FILE"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE"),
+    ],
+)
+def test_what_the_environment_has_wrong_is_one_line_before_anything_is_asked(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=re.escape(said)) as caught:
+        OpenAISolver("m", "https://solver.example/v1", KEY)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_password_in_the_url_is_never_shown() -> None:

@@ -1,6 +1,7 @@
 """One request to a chat completion endpoint, which ends in time."""
 
 import base64
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +58,8 @@ class Endpoint:
 
     `names` are for errors; no error, and neither `host` nor `url`, holds the key. `via` is where to connect to in the
     place of a server behind http, HOST:PORT. `simulated` is True once the server has said that it is a simulation.
-    Raises InputError for a URL or a key that cannot be one.
+    Raises InputError for a URL or a key that cannot be one, and for proxies or certificates of the environment's that
+    cannot be used.
     """
 
     def __init__(
@@ -89,10 +91,17 @@ class Endpoint:
         # A proxy named in the environment must not get what is meant for this machine.
         loopback = via is not None or host in ("localhost", "127.0.0.1", "::1")
         limits = httpx.Limits(max_connections=1, keepalive_expiry=_IDLE_S)
-        tls = httpx.create_ssl_context()  # takes a while, so that all clients share it
-        self._lines = Lines(
-            lambda: httpx.Client(headers=headers, auth=login, verify=tls, trust_env=not loopback, limits=limits)
-        )
+        tls = _certificates()  # takes a while, so that all clients share it
+        try:
+            self._lines = Lines(
+                lambda: httpx.Client(headers=headers, auth=login, verify=tls, trust_env=not loopback, limits=limits)
+            )
+        except ImportError:  # httpx's own extra for it
+            raise InputError("a SOCKS proxy is named in the environment: run  pip install 'httpx[socks]'") from None
+        except (ValueError, httpx.InvalidURL):  # its words may hold a piece of the proxy's password
+            raise InputError(
+                "the environment names a proxy that cannot be one: check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY"
+            ) from None
 
     def close(self) -> None:
         self._lines.close()
@@ -198,6 +207,17 @@ class Endpoint:
             else:
                 put(self.failures.wrong(f"not a chat completion: {error}"))
         return rest
+
+
+def _certificates() -> ssl.SSLContext:
+    """The authorities that servers are checked by: the environment's, else certifi's."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # an SSLError is one
+        raise InputError(
+            f"the certificates that the environment names cannot be read ({error.strerror or error}): check "
+            "SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from error
 
 
 def _in_login(login: tuple[str, str] | None) -> Iterator[str]:

@@ -85,11 +85,14 @@ def _reached(relay: socket.socket) -> None:
 
 
 class Lines:
-    """As many lines as there are calls at the same time; they are kept for the next ones."""
+    """As many lines as there are calls at the same time; they are kept for the next ones.
+
+    The first is there from the start, so that what `make` raises is raised before anything is asked.
+    """
 
     def __init__(self, make: Callable[[], httpx.Client]) -> None:
         self._make = make
-        self._idle: list[Line] = []
+        self._idle = [Line(make())]
         self._closed = False
         self._lock = threading.Lock()
 
