@@ -134,6 +134,16 @@ def test_text_gives_a_terminal_no_orders(monkeypatch):
     assert sys.stdout.getvalue() == "1. What is \ufffd]0;owned\ufffd a \ufffd31mred thing\t?\ufffd\n2. \\ud800"
 
 
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_full_disk_is_one_line(bundle_folder, how):
+    command = [sys.executable, "-m", "edgedc", "decompose", "--model", bundle_folder, *how, "How many legs?"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith("edgedc: stdout: cannot be written: No space left on device\n")
+    assert done.returncode == 1
+
+
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
     """A model of random weights, which writes anything but lists."""

@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from edgedc.errors import EdgedcError
+
 # What a model says must not steer the terminal: its colours, its title, its clipboard.
 _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
 
@@ -14,8 +16,16 @@ def plain(text: str) -> str:
 
 
 def say(text: str, *, nl: bool = True) -> None:
-    """To stdout. A terminal is not steered; what it cannot write, and a lone surrogate, become escapes."""
+    """To stdout. A terminal is not steered; what it cannot write, and a lone surrogate, become escapes.
+
+    Raises EdgedcError where nothing can be written, as on a full disk.
+    """
     if sys.stdout.isatty():
         text = plain(text)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=nl)
+    try:
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=nl)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EdgedcError(f"stdout: cannot be written: {error.strerror}") from error

@@ -87,7 +87,7 @@ def _one(settings: Settings, question: str, premise: str, as_json: bool) -> None
     with local.decomposer() as decomposer:
         row = local.row(decomposer, question, premise, partial(say, nl=False) if live else None)
     if as_json:
-        click.echo(json.dumps(row, ensure_ascii=False))
+        say(json.dumps(row, ensure_ascii=False))
     else:
         _print(row, said=live)
     if row["status"] == "unparsed":
@@ -100,7 +100,7 @@ def _print(row: Row, *, said: bool) -> None:
     """The list; where the reply has been said as it came, only if it reads otherwise than it was written."""
     text = render(decomposition_in(row))
     if said:
-        click.echo()
+        say("")
         if text == row["raw"]:
             return
         click.echo("read as:", err=True)
