@@ -127,6 +127,12 @@ class Program:
                 self._serving.set()
         self._serving.set()
 
+    def unread(self) -> None:
+        """Nobody reads what it prints any more: all but the next line break its pipe."""
+        assert self.process.stderr
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), self.process.stderr.fileno())
+
     def end(self, *signals: int, within: float = 20) -> int:
         """The exit code after these signals."""
         for number in signals:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openai import BadRequestError
 from serving import CLIENT_KEY, serve
 
 from edgedc.cli import main
@@ -117,6 +118,17 @@ def test_a_second_ctrl_c_drops_what_is_begun(bundle_folder: Path, tmp_path: Path
     assert ended[0] - started < 10
     assert program.lines[-1] == "edgedc: interrupted\n"
     assert not any("Traceback" in line for line in program.lines)
+
+
+def test_a_log_that_nobody_reads_any_more_changes_no_reply(bundle_folder: Path, tmp_path: Path) -> None:
+    with serve(bundle_folder, tmp_path) as program:
+        program.unread()
+        with program.client() as client:
+            for _ in range(2):
+                assert client.chat.completions.create(model="edgedc-decomposer", messages=[USER]).choices
+                with pytest.raises(BadRequestError):
+                    client.chat.completions.create(model="edgedc-decomposer", messages=[USER], n=2)
+        assert program.end(signal.SIGTERM) == 0
 
 
 def test_without_a_solver_the_decomposer_is_served_until_ctrl_c(bundle_folder: Path, tmp_path: Path, run: Run) -> None:

@@ -1,7 +1,7 @@
 """edgedc serve: the pairing, or the decomposer alone, for any program that speaks OpenAI's protocol."""
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,4 +109,6 @@ def _key(file: Path | None) -> str | None:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    """To the log; questions are answered even where that has gone, or is full."""
+    with suppress(OSError):
+        click.echo(line, err=True)
