@@ -1,20 +1,25 @@
 """The comparison of local with remote decomposition: figures against known answers, resuming, failures, labels."""
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from edgedc.backends.scripted import ScriptedBackend
+from edgedc.bench.changes import read_bench
+from edgedc.bench.cost import CostSettings
 from edgedc.bench.metrics import Record, summarise
-from edgedc.bench.pair import MAX_FAILURES, Provider, Results, rows_beside, run_bench
+from edgedc.bench.pair import MAX_FAILURES, Provider, Results, records_of, rows_beside, run_bench
 from edgedc.bench.screen import answers, show
 from edgedc.bench.systems import BASELINES, System, local_system, remote_system
 from edgedc.bundle import Manifest
 from edgedc.cli import cli
+from edgedc.commands.bench.report import write_report
 from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import BudgetError, ContextError, InputError, SolverReply, SolverTimeout
 from edgedc.files import read_rows
@@ -249,6 +254,26 @@ def test_another_model_is_not_the_same_row(tmp_path: Path) -> None:
     solver = Fixed(say(0))
     bench(tmp_path, [other], solver, 1)
     assert solver.calls == 1
+
+
+def test_rows_of_another_run_are_in_no_figure(tmp_path: Path) -> None:
+    """The file keeps them, as they are paid for; a name says nothing of the model behind it."""
+    solver = Fixed(*[say(0)] * 5)
+    bench(tmp_path, [local(reply(SPLIT, 0.1), reply(SPLIT, 0.1), reply(SPLIT, 0.1))], solver, 3)
+    retrained = replace(local(reply(SPLIT, 9.0), reply(SPLIT, 9.0)), identity="another")
+    results = bench(tmp_path, [retrained], solver, 2)
+    path = tmp_path / "bench.json"
+    (made,) = records_of(results, rows_beside(path)).values()
+    assert [record.calls[0].total_s for record in made] == [9.0, 9.0]
+    (kept,) = read_bench(path).records.values()
+    assert [record.calls[0].total_s for record in kept.values()] == [9.0, 9.0]
+    write_report(tmp_path / "report.html", path, results, CostSettings())
+    charts = re.search(r"const charts = (\{.*\});", (tmp_path / "report.html").read_text())
+    assert charts
+    assert len(json.loads(charts[1])["waits"]["data"]["values"]) == 2
+    rows_beside(path).write_text("")
+    with pytest.raises(InputError, match="raw rows"):
+        read_bench(path)
 
 
 def test_systems_are_checked_before_any_call(tmp_path: Path) -> None:

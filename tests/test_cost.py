@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from edgedc.bench.cost import CostSettings, PerQuery, Question, break_even, compare, questions, sensitivity
 from edgedc.bench.metrics import Call, Record, Summary, summarise
 from edgedc.cli import cli
+from edgedc.commands.bench.cost import joules_in
 from edgedc.errors import InputError
 from edgedc.prices import Price
 
@@ -103,7 +104,7 @@ def test_results_without_a_mean_are_counted_by_their_median_and_say_so(tmp_path)
 
 
 def test_metered_joules_go_before_watts():
-    [question] = questions({"systems": [REMOTE, LOCAL]}, {"llamacpp q8_0": (3.0, "RAPL (1 package)")})
+    [question] = questions({"systems": [REMOTE, LOCAL]}, {LOCAL["system"]: (3.0, "RAPL (1 package)")})
     made = compare(question, CostSettings())
     assert made.energy == "RAPL (1 package)"
     assert made.local.electricity == pytest.approx(3 / 3.6e6 * 0.30)
@@ -119,6 +120,7 @@ def test_the_verb_reads_files_and_says_never(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps({"systems": [REMOTE, LOCAL]}))
     latency = [
         {
+            "model": "mine",
             "backend": "llamacpp",
             "type": "q8_0",
             "asked": [{}, {}],
@@ -144,6 +146,29 @@ def test_the_verb_reads_files_and_says_never(tmp_path):
     assert made["local"]["electricity"] == pytest.approx((10 - 4) / 2 / 3.6e6 * 0.30)
     dear = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "bench.json"), "--kwh-price", "1000"])
     assert "never" in dear.output
+
+
+def metered(model: str, backend: str, kind: str, joules: float) -> dict[str, object]:
+    energy = {"gross": joules, "idle_watts": None, "seconds": 1, "source": f"RAPL of {model}"}
+    return {"model": model, "backend": backend, "type": kind, "asked": [{}], "energy": energy}
+
+
+def test_joules_are_those_of_the_model_that_was_compared(tmp_path):
+    latency = tmp_path / "latency.json"
+    made = [metered("a", "llamacpp", "q8_0", 1), metered("b", "llamacpp", "q8_0", 2)]
+    latency.write_text(json.dumps([*made, metered("c", "transformers", "fp32", 3)]))
+    systems = ["remote", "local a llamacpp q8_0", "local b llamacpp q8_0", "local transformers"]
+    found = joules_in(latency, systems)
+    assert found == dict(zip(systems[1:], [(1, "RAPL of a"), (2, "RAPL of b"), (3, "RAPL of c")], strict=True))
+    with pytest.raises(InputError, match="both a and b may be 'local llamacpp q8_0'"):
+        joules_in(latency, [LOCAL["system"]])
+
+
+def test_costs_with_a_simulated_solver_say_so(tmp_path):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"systems": [REMOTE, LOCAL], "solver": {"simulated": True}}))
+    assert "SIMULATED" in CliRunner().invoke(cli, ["bench", "cost", str(path)]).output
+    assert json.loads(CliRunner().invoke(cli, ["bench", "cost", str(path), "--json"]).output)["simulated"] is True
 
 
 @pytest.mark.parametrize(

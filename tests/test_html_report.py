@@ -7,12 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edgedc.bench.changes import changes, differences, read_bench, summary
 from edgedc.bench.cost import CostSettings, compare, questions
 from edgedc.bench.metrics import Call, Record, summarise
 from edgedc.bench.pair import About, Results, results_from
 from edgedc.bench.report import render
+from edgedc.cli import cli
 from edgedc.errors import InputError
 from edgedc.machine import this_machine
 from edgedc.prices import Price
@@ -137,13 +139,35 @@ def test_compare_says_what_changed_and_what_did_not(tmp_path):
     before, same, after = put(tmp_path / "a", "x", 10), put(tmp_path / "b", "x", 10), put(tmp_path / "c", "x", 35)
     nothing = changes(read_bench(before), read_bench(same))
     assert not any(change.real for change in nothing)
-    assert summary(nothing).startswith("Nothing really changed")
+    assert summary(nothing).startswith("No evidence of a change")
     found = {(c.compared.task, c.compared.measure): c for c in changes(read_bench(before), read_bench(after))}
     assert {key for key, change in found.items() if change.real} == {(LOCAL, "accuracy")}
     accuracy = found[LOCAL, "accuracy"]
     assert (accuracy.before, accuracy.after) == (0.25, 0.875)
     assert accuracy.compared.difference.interval[0] > 0.3
     assert differences(read_bench(before), read_bench(after)) == []
+
+
+def test_a_question_is_compared_with_itself_alone(tmp_path):
+    """Ids that count lines are the same in every file."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    before, after = put(tmp_path / "a", "x", 10), put(tmp_path / "b", "x", 10)
+    for path, kept in ((before, "first file"), (after, "second file")):
+        beside = path.with_name("bench.rows.jsonl")
+        rows = [json.loads(line) | {"example": kept} for line in beside.read_text().splitlines()]
+        rows[0]["example"] = "in both"  # cot's first
+        beside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = changes(read_bench(before), read_bench(after))
+    assert {(one.compared.task, one.compared.difference.n) for one in found} == {("cot", 1)}
+
+
+def test_compare_says_that_a_solver_is_simulated(tmp_path):
+    path = put(tmp_path, "x", 10)
+    printed = CliRunner().invoke(cli, ["compare", str(path), str(path)])
+    assert "SIMULATED" in printed.output
+    as_json = CliRunner().invoke(cli, ["compare", str(path), str(path), "--json"])
+    assert json.loads(as_json.output)["simulated"] is True
 
 
 def test_compare_names_what_else_is_different_and_refuses_rubbish(tmp_path):

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from edgedc.bench.metrics import Record, record_from
+from edgedc.bench.metrics import Record
+from edgedc.bench.pair import Results, records_of, results_from
 from edgedc.bench.paired import Compared, adjusted
 from edgedc.bench.statistics import compare
 from edgedc.errors import InputError
-from edgedc.files import read_object, read_rows
+from edgedc.files import read_object
 
 SIGNIFICANT = 0.05  # of p-values adjusted for the number of tests
 
@@ -19,7 +19,7 @@ class Bench:
     """A file of `edgedc bench pair --output`, and its raw rows by system and question; failed ones left out."""
 
     path: Path
-    results: Mapping[str, Any]
+    results: Results
     records: Mapping[str, Mapping[str, Record]]
 
 
@@ -38,17 +38,10 @@ class Change:
 
 def read_bench(path: Path) -> Bench:
     """Raises InputError when it is not a bench's results, or its rows are gone."""
-    results = read_object(path)
-    try:
-        rows = path.with_name(results["rows"])
-        records: dict[str, dict[str, Record]] = {system["system"]: {} for system in results["systems"]}
-        for row in read_rows(rows):
-            record = record_from(row)
-            if not record.error and record.system in records:
-                records[record.system][record.id] = record
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the results of  edgedc bench pair  ({error!r})") from error
-    return Bench(path, results, records)
+    results = results_from(read_object(path), path)
+    made = records_of(results, path.with_name(results.rows))
+    answered = {system: {one.id: one for one in own if not one.error} for system, own in made.items()}
+    return Bench(path, results, answered)
 
 
 def changes(before: Bench, after: Bench) -> list[Change]:
@@ -59,7 +52,7 @@ def changes(before: Bench, after: Bench) -> list[Change]:
     made: list[tuple[Compared, float, float]] = []
     for system in before.records:
         ours, theirs = before.records[system], after.records.get(system, {})
-        both = [(ours[id], theirs[id]) for id in ours if id in theirs]
+        both = [(ours[id], theirs[id]) for id in ours if id in theirs and _same(ours[id], theirs[id])]
         for measure, of in _MEASURES.items():
             pairs = [
                 (a, b) for a, b in ((of(one), of(other)) for one, other in both) if a is not None and b is not None
@@ -76,20 +69,17 @@ def changes(before: Bench, after: Bench) -> list[Change]:
 
 def differences(before: Bench, after: Bench) -> list[str]:
     """What else differs between the two, a line each: figures may have changed for that."""
-    lines = []
-    for name, of in _CIRCUMSTANCES.items():
-        try:
-            old, new = of(before.results), of(after.results)
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{before.path}, {after.path}: not the results of  edgedc bench pair  ({error!r})"
-            ) from error
-        if old != new:
-            lines.append(f"{name}: {old} before, {new} after")
+    pairs = [(name, of(before.results), of(after.results)) for name, of in _CIRCUMSTANCES.items()]
+    lines = [f"{name}: {old} before, {new} after" for name, old, new in pairs if old != new]
     only = [(b, a, word) for b, a, word in ((before, after, "before"), (after, before, "after"))]
     for one, other, word in only:
         lines += [f"{system}: only {word}" for system in one.records if system not in other.records]
     return lines
+
+
+def _same(one: Record, other: Record) -> bool:
+    """Whether it is the same question, as far as the rows say."""
+    return not (one.example and other.example) or one.example == other.example
 
 
 def _answered(value: bool | None) -> float | None:
@@ -112,25 +102,27 @@ _MEASURES: dict[str, Callable[[Record], float | None]] = {
     "tokens read": lambda record: _sum(record, "input_tokens"),
     "tokens written": lambda record: _sum(record, "output_tokens"),
 }
-_CIRCUMSTANCES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "edgedc": lambda results: results["edgedc"],
-    "processor": lambda results: results["machine"]["cpu"],
-    "cores": lambda results: results["machine"]["cores"],
-    "versions": lambda results: ", ".join(f"{k} {v}" for k, v in sorted(results["machine"]["versions"].items())),
-    "solver": lambda results: results["solver"]["model"],
-    "solver's host": lambda results: results["solver"]["host"],
-    "simulated": lambda results: results["solver"]["simulated"],
-    "prices": lambda results: f"{results['solver']['price']['model']} of {results['solver']['price']['date']}",
-    "load": lambda results: results.get("load"),
-    "network": lambda results: (results.get("network") or {}).get("name", ""),
-    "questions": lambda results: ", ".join(f"{k} {v}" for k, v in results["selection"].items() if v not in (None, "")),
+_CIRCUMSTANCES: dict[str, Callable[[Results], object]] = {
+    "edgedc": lambda results: results.edgedc,
+    "processor": lambda results: results.machine.cpu,
+    "cores": lambda results: results.machine.cores,
+    "versions": lambda results: ", ".join(f"{k} {v}" for k, v in sorted(results.machine.versions.items())),
+    "solver": lambda results: results.solver.model,
+    "solver's host": lambda results: results.solver.host,
+    "simulated": lambda results: results.solver.simulated,
+    "prices": lambda results: f"{results.solver.price.model} of {results.solver.price.date}",
+    "load": lambda results: str(results.load),
+    "network": lambda results: str(results.network or "as it is"),
+    "questions": lambda results: ", ".join(f"{k} {v}" for k, v in results.selection.items() if v not in (None, "")),
 }
 
 
 def summary(found: Sequence[Change]) -> str:
-    """The answer in a sentence."""
+    """The answer in a sentence. That chance could make a difference does not say that there is none."""
     real = [change for change in found if change.real]
     if not real:
-        return f"Nothing really changed: none of {len(found)} differences is more than chance would make."
+        tested = sum(change.compared.p_holm is not None for change in found)
+        counted = f"{tested} of {len(found)} differences could be tested"
+        return f"No evidence of a change: {counted}, none is more than chance would make."
     said = [f"{c.compared.task}: {c.compared.measure} {c.before:.3g} -> {c.after:.3g}" for c in real]
     return f"{len(real)} of {len(found)} differences are more than chance would make: {'; '.join(said)}."

@@ -99,7 +99,7 @@ def check(settings: CostSettings) -> None:
 def questions(results: Mapping[str, Any], joules: Mapping[str, tuple[float, str]]) -> list[Question]:
     """One for each local system of a bench's results (`edgedc bench pair --output`).
 
-    `joules` are those of one decomposition and their source, by the system's quantization. Raises InputError when the
+    `joules` are those of one decomposition and their source, by the system's name. Raises InputError when the
     bench has no remote decomposer, or no local one, to compare.
     """
     systems = results["systems"]
@@ -113,7 +113,7 @@ def questions(results: Mapping[str, Any], joules: Mapping[str, tuple[float, str]
         if system["solve_usd_per_1000"] is None or system["decompose_s"] is None:
             continue  # all its questions failed: nothing is known of it
         mean = system.get("decompose_mean_s")
-        metered = next((value for name, value in joules.items() if system["system"].endswith(name)), None)
+        metered = joules.get(system["system"])
         made.append(
             Question(
                 system["system"],

@@ -89,7 +89,8 @@ class Record:
     `seconds` is what a person waits, from when the question was meant to be asked: calls may overlap. Of these are
     `queued_s` before anything was done, and `turn_s` later on for a local model's turn. It was meant to be asked
     `asked_s` after the start of its system's part of a `sitting`, which is one run of the bench. `circumstances` say
-    how it was asked.
+    how it was asked. `example` is a hash of the question, its premise and what is known of its answer: an id alone may
+    be another question's in another file. It is empty in rows of before it was kept.
     """
 
     system: str
@@ -110,6 +111,7 @@ class Record:
     asked_s: float = 0.0
     sitting: str = ""
     circumstances: str = ""
+    example: str = ""
 
     @property
     def bytes_sent(self) -> int:

@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from edgedc.bench.quality import score_decomposition
 from edgedc.bench.systems import MAX_FAILURES, System
 from edgedc.bundle import now
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError
-from edgedc.files import RowWriter, key_of, write_text
+from edgedc.files import RowWriter, key_of, read_rows, write_text
 from edgedc.generation import Solver
 from edgedc.machine import Machine, this_machine
 from edgedc.pipeline import Answer, Stage, answer
@@ -61,6 +61,9 @@ class About:
 class Results:
     """A bench's figures. `rows` is the name of the file of raw rows, which lies beside the results.
 
+    That file may hold rows of other runs too: `keys` are those of each system's own, in order. It is empty in results
+    of before they were kept.
+
     `network` is the emulated one, None where it is as it is. `served` has, for each system, how it fared under the
     load; it is empty in results of before there was one.
     """
@@ -76,6 +79,7 @@ class Results:
     limits: Limits = Limits()
     network: Network | None = None
     served: tuple[Served, ...] = ()
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
@@ -93,9 +97,10 @@ def results_from(row: dict[str, Any], where: Path) -> Results:
             "limits": Limits(**row.get("limits", {})),
             "network": Network(**row["network"]) if row.get("network") else None,
             "served": tuple(served_from(system) for system in row.get("served", ())),
+            "keys": {system: tuple(keys) for system, keys in row.get("keys", {}).items()},
         }
         return Results(**{**row, **read})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{where}: not the results of  edgedc bench pair  ({error!r})") from error
 
 
@@ -111,6 +116,21 @@ Progress = Callable[[int, int, Record], None]
 
 def rows_beside(output: Path) -> Path:
     return output.with_name(f"{output.stem}.rows.jsonl")
+
+
+def records_of(results: Results, rows: Path) -> dict[str, list[Record]]:
+    """Each system's records from the raw rows, and none of another run's that the file holds too.
+
+    Where the results have no `keys` they are all that have the system's name. Raises InputError for a row that is
+    missing or no bench's.
+    """
+    found = {str(row.get("key")): row for row in read_rows(rows)}  # of a question asked again, the last
+    names = [system.system for system in results.systems]
+    keys = results.keys or {n: tuple(key for key, row in found.items() if row.get("system") == n) for n in names}
+    try:
+        return {name: [record_from({**found[key], "system": name}) for key in keys[name]] for name in names}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{rows}: not the raw rows of these results ({error!r})") from error
 
 
 def run_bench(
@@ -181,7 +201,8 @@ def run_bench(
     in_order = {system.name: [records[system.name, k] for k in range(len(examples))] for system in systems}
     results = _results(systems, in_order, provider, selection or {}, output)
     fared = tuple(served(in_order[system.name], load, limits) for system in systems)
-    results = replace(results, load=load, limits=limits, network=network, served=fared)
+    keys = {system.name: tuple(key(system, k) for k in range(len(examples))) for system in systems}
+    results = replace(results, load=load, limits=limits, network=network, served=fared, keys=keys)
     write_text(output, results.to_json() + "\n")
     return results
 
@@ -267,6 +288,7 @@ class _Asking:
             asked_s=max(0.0, intended - began),
             sitting=self._sitting,
             circumstances=self.circumstances,
+            example=key_of(asdict(example)),
         )
         made: Answer | None = None
         error: EdgedcError | None = None

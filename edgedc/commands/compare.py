@@ -22,13 +22,16 @@ def command(before: Path, after: Path, as_json: bool) -> None:
     """
     old, new = read_bench(before), read_bench(after)
     found, others = changes(old, new), differences(old, new)
+    simulated = old.results.solver.simulated or new.results.solver.simulated
     if as_json:
         rows = [asdict(change) | {"real": change.real} for change in found]
-        click.echo(json.dumps({"changes": rows, "differences": others, "summary": summary(found)}, indent=2))
+        said = {"changes": rows, "differences": others, "simulated": simulated, "summary": summary(found)}
+        click.echo(json.dumps(said, indent=2))
         return
     headers = ("system", "measure", "n", "before", "after", "difference\n(95 % interval)", "p\n(Holm)", "changed")
     click.echo(table(headers, [_cells(change) for change in found]))
-    click.echo("\n" + "\n".join([*(f"also different: {line}" for line in others), summary(found)]))
+    notes = ["The solver is SIMULATED: what it scores, and how long it takes, is an assumption."] if simulated else []
+    click.echo("\n" + "\n".join([*(f"also different: {line}" for line in others), *notes, summary(found)]))
 
 
 def _cells(change: Change) -> list[Cell]:

@@ -1,6 +1,7 @@
 """edgedc bench cost: does local decomposition pay, and after how many questions?"""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,20 @@ def command(results: Path, latency: Path | None, costsettings: CostSettings, as_
     assumption at a time.
     """
     check(costsettings)
-    found = _questions(results, latency)
+    value = read_object(results)
+    found = _questions(results, value, latency)
+    solver = value.get("solver")
+    simulated = isinstance(solver, dict) and bool(solver.get("simulated"))
     compared = [compare(question, costsettings) for question in found]
     varied = [(q.name, *each) for q in found for each in sensitivity(q, costsettings)]
     if as_json:
         rows = [{"system": name, "what": what, "factor": f, **asdict(c)} for name, what, f, c in varied]
-        value = {"assumptions": asdict(costsettings), "comparisons": list(map(asdict, compared)), "sensitivity": rows}
-        click.echo(json.dumps(value, indent=2))
+        made = {"assumptions": asdict(costsettings), "comparisons": list(map(asdict, compared)), "sensitivity": rows}
+        click.echo(json.dumps(made | {"simulated": simulated}, indent=2))
         return
     click.echo(_comparisons(compared))
+    if simulated:
+        click.echo("The solver is SIMULATED: how often it is right, and the tokens that it writes, are an assumption.")
     headers = ["break-even of", "with", "times", "queries", "days"]
     click.echo(
         "\n"
@@ -48,25 +54,50 @@ def command(results: Path, latency: Path | None, costsettings: CostSettings, as_
     )
 
 
-def _questions(results: Path, latency: Path | None) -> list[Question]:
-    value = read_object(results)
+def _questions(results: Path, value: dict[str, Any], latency: Path | None) -> list[Question]:
     try:
-        return questions(value, joules_in(latency) if latency else {})
+        systems = [system["system"] for system in value["systems"]]
+        joules = joules_in(latency, systems) if latency else {}
+        return questions(value, joules)
     except (KeyError, TypeError) as error:
         raise InputError(f"{results}: not the results of  edgedc bench pair  ({error!r})") from error
     except InputError as error:
         raise InputError(f"{results}: {error}") from error
 
 
-def joules_in(latency: Path) -> dict[str, tuple[float, str]]:
-    """Of one decomposition and their source, by engine and quantization; the idle machine's taken off where known."""
+def joules_in(latency: Path, systems: Sequence[str]) -> dict[str, tuple[float, str]]:
+    """Of one decomposition and their source, by system; the idle machine's taken off where known.
+
+    Raises InputError where the file measured several models that a system's name fits.
+    """
+    found = {system: [one for one in _metered(latency) if _fits(system, one)] for system in systems}
+    if several := next((system for system, made in found.items() if len(made) > 1), None):
+        models = " and ".join(model for model, *_ in found[several])
+        raise InputError(f"{latency}: both {models} may be {several!r}: measure the one that was compared alone")
+    return {system: (made[0][2], made[0][3]) for system, made in found.items() if made}
+
+
+def _fits(system: str, metered: tuple[str, str, float, str]) -> bool:
+    """Whether it is the system's, which a comparison of several models calls by the model's name as well."""
+    model, how, *_ = metered
+    return system in (f"local {how}", f"local {model} {how}")
+
+
+def _metered(latency: Path) -> list[tuple[str, str, float, str]]:
+    """Model, engine and quantization, joules of a decomposition, and their source, of each that has them."""
     try:
         measured: list[dict[str, Any]] = json.loads(read_text(latency))
-        return {
-            f"{made['backend']} {made['type']}": (_used(made["energy"]) / len(made["asked"]), made["energy"]["source"])
+        return [
+            (
+                made["model"],
+                # a model folder is no quantization
+                made["backend"] if made["backend"] == "transformers" else f"{made['backend']} {made['type']}",
+                _used(made["energy"]) / len(made["asked"]),
+                made["energy"]["source"],
+            )
             for made in measured
             if made["energy"]
-        }
+        ]
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise InputError(f"{latency}: not what  edgedc bench latency --output  wrote ({error!r})") from error
 

@@ -9,14 +9,13 @@ from typing import Any
 import click
 
 from edgedc.bench.cost import CostSettings, check, compare, questions
-from edgedc.bench.metrics import record_from
-from edgedc.bench.pair import Results, results_from, rows_beside
+from edgedc.bench.pair import Results, records_of, results_from
 from edgedc.bench.report import render
 from edgedc.bundle import read_manifest
 from edgedc.catalogue import find_model
 from edgedc.commands.bench.cost import joules_in
 from edgedc.errors import InputError
-from edgedc.files import read_object, read_rows, read_text, write_text
+from edgedc.files import read_object, read_text, write_text
 from edgedc.flags import flags
 
 
@@ -50,10 +49,11 @@ def write_report(
     latency: Path | None = None,
 ) -> None:
     """`output` is the file of the results, whose raw rows lie beside it."""
-    names = {system.system for system in results.systems}
-    records = [record_from(row) for row in read_rows(rows_beside(output)) if row["system"] in names]
+    made = records_of(results, output.with_name(results.rows))
+    records = [record for own in made.values() for record in own]
+    joules = joules_in(latency, list(made)) if latency else {}
     try:
-        found = questions(asdict(results), joules_in(latency) if latency else {})
+        found = questions(asdict(results), joules)
     except InputError:
         found = []  # nothing to compare: the report shows the rest
     measured: list[dict[str, Any]] = json.loads(read_text(latency)) if latency else []
