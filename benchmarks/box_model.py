@@ -27,8 +27,9 @@ from pathlib import Path
 
 from edgedc.backends import choose, open_choice
 from edgedc.backends.grammar import ListGrammar
-from edgedc.bench.decompositions import Decompositions, Estimate, Scored, score, summarise
+from edgedc.bench.decompositions import Decompositions, Scored, score, summarise
 from edgedc.bench.quality import Share
+from edgedc.bench.quality_tables import shown
 from edgedc.bench.table import table
 from edgedc.bundle import read_manifest, write_manifest
 from edgedc.catalogue import find_model
@@ -120,11 +121,11 @@ def write_card(bundle: Path, lines: list[Line]) -> None:
             line.set,
             line.decomposer,
             q.questions,
-            _number(q.rouge, ".3f"),
-            _number(q.count, ".2f"),
+            shown(q.rouge, ".3f"),
+            shown(q.count, ".2f"),
             _share(q.right_count),
-            _number(q.copied, ".1%"),
-            _number(q.repeated, ".1%"),
+            shown(q.copied, ".1%"),
+            shown(q.repeated, ".1%"),
         ]
         for line in lines
         for q in [line.quality]
@@ -226,20 +227,13 @@ def cells(line: Line) -> list[str | int | float | None]:
         line.set,
         line.decomposer,
         quality.questions,
-        _number(quality.rouge, ".3f"),
-        _number(quality.count, ".2f"),
+        shown(quality.rouge, ".3f"),
+        shown(quality.count, ".2f"),
         *(_share(share) for share in (quality.right_count, quality.exact)),
-        *(_number(quality.copied, ".1%"), _number(quality.repeated, ".1%")),
+        *(shown(quality.copied, ".1%"), shown(quality.repeated, ".1%")),
         _share(quality.parsed),
         *((cost.seconds, round(cost.tokens_per_s), round(cost.peak_mb)) if cost else (None, None, None)),
     ]
-
-
-def _number(estimate: Estimate | None, form: str) -> str | None:
-    if estimate is None:
-        return None
-    low, high = estimate.interval
-    return f"{estimate.value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def _share(share: Share) -> str:

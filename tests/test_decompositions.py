@@ -72,7 +72,10 @@ def test_the_summary_has_an_interval_around_every_figure() -> None:
     assert few.repeated.value == many.repeated.value == 0.25
     for figure in (few.rouge, few.repeated, few.copied):
         assert figure
+        assert figure.interval
         assert figure.interval[0] <= figure.value <= figure.interval[1]
+    assert many.rouge.interval
+    assert few.rouge.interval
     assert many.rouge.interval[1] - many.rouge.interval[0] < few.rouge.interval[1] - few.rouge.interval[0]
     assert few == summarise(score(QUESTION, half[k % 2], KNOWN) for k in range(20))
 

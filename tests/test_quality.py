@@ -10,6 +10,7 @@ from edgedc.bench.calibration import correlations, leave_one_out, predict
 from edgedc.bench.decompositions import Scored, score, summarise
 from edgedc.bench.evaluation import Answering, evaluate
 from edgedc.bench.figures import figures_of, grade_of
+from edgedc.bench.quality_tables import graded
 from edgedc.bench.published import find_published, published
 from edgedc.bench.recorded import check, is_right, read_recordings, scores_in
 from edgedc.bench.sources import file_system, gold_system, read_said, remembered
@@ -160,7 +161,11 @@ def test_f1_has_a_bootstrap_interval_and_shares_have_wilsons() -> None:
     assert share.interval == pytest.approx((0.2993, 0.7007), abs=1e-4)
     mean = grade_of("F1", [0.67, 0.5, 1.0] * 10)
     assert mean is not None
+    assert mean.interval is not None
     assert mean.interval[0] < mean.value < mean.interval[1]
+    one = grade_of("F1", [0.5])
+    assert one is not None
+    assert (one.interval, graded(one)) == (None, "50.0%")
 
 
 def test_a_file_of_decompositions_is_a_decomposer(tmp_path: Path) -> None:

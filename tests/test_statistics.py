@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edgedc.assignment import best_pairs
 from edgedc.bench.paired import adjusted, compare_systems
 from edgedc.bench.statistics import (
+    Estimate,
     bootstrap_mean,
     compare,
     half_of,
@@ -90,9 +91,11 @@ def test_the_bootstrap_interval_covers_the_mean() -> None:
     covered = 0
     for seed in range(60):
         rng = random.Random(seed)
-        low, high = bootstrap_mean([rng.random() for _ in range(60)]).interval
-        covered += low <= 0.5 <= high
+        interval = bootstrap_mean([rng.random() for _ in range(60)]).interval
+        assert interval is not None
+        covered += interval[0] <= 0.5 <= interval[1]
     assert covered >= 52
+    assert bootstrap_mean([0.3, 0.7]) == Estimate(0.5, None)  # two values say nothing of their spread
 
 
 def test_holm_steps_down() -> None:

@@ -19,11 +19,14 @@ from edgedc.usage import Usage
 
 @dataclass(frozen=True)
 class Graded:
-    """Mean of a task's measure over `n` answered questions, Wilson's interval for shares, else the bootstrap's."""
+    """Mean of a task's measure over `n` answered questions, Wilson's interval for shares, else the bootstrap's.
+
+    The bootstrap's is None for fewer questions than it needs.
+    """
 
     metric: str
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     n: int
 
 

@@ -249,6 +249,7 @@ def _figure(outcome: Outcome, reasons: list[str]) -> str:
         if outcome.why not in reasons:
             reasons.append(outcome.why)
         return f"not run [{reasons.index(outcome.why) + 1}]"
-    low, high = outcome.graded.interval
+    between = outcome.graded.interval
+    said = f" ({100 * between[0]:.1f} to {100 * between[1]:.1f})" if between else ""
     marks = "*" * outcome.simulated + (f" -{outcome.failed} failed" if outcome.failed else "")
-    return f"{100 * outcome.graded.value:.1f} ({100 * low:.1f} to {100 * high:.1f}){marks}"
+    return f"{100 * outcome.graded.value:.1f}{said}{marks}"

@@ -87,7 +87,7 @@ def notes(figures: Sequence[Figures]) -> list[str]:
 
 
 def graded(one: Graded | None) -> str | None:
-    return None if one is None else f"{one.value:.1%} ({one.interval[0]:.1%} to {one.interval[1]:.1%})"
+    return None if one is None else shown(Estimate(one.value, one.interval), ".1%")
 
 
 def percent(one: Graded | None) -> str | None:
@@ -101,6 +101,8 @@ def gap(one: Graded | None, other: Graded | None) -> str | None:
 def shown(estimate: Estimate | None, form: str) -> str | None:
     if estimate is None:
         return None
+    if estimate.interval is None:
+        return format(estimate.value, form)
     low, high = estimate.interval
     return f"{estimate.value:{form}} ({low:{form}} to {high:{form}})"
 

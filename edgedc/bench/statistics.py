@@ -16,10 +16,10 @@ NEEDS = 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval; None where there was nothing to count."""
+    """A figure with its 95 % interval, which is None below NEEDS questions."""
 
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,9 @@ def half_of(hits: int, n: int, all_hits: int, all_n: int) -> float:
 def _estimate(upper: Sequence[float], lower: Sequence[float], draws: list[float]) -> Estimate | None:
     if not sum(lower):
         return None
+    value = sum(upper) / sum(lower)
+    if len(lower) < NEEDS:
+        return Estimate(value, None)
     draws = sorted(draws)
     edge = round(0.025 * (len(draws) - 1))
-    return Estimate(sum(upper) / sum(lower), (draws[edge], draws[-1 - edge]))
+    return Estimate(value, (draws[edge], draws[-1 - edge]))

@@ -255,4 +255,4 @@ def _as_json(made: Evaluated, compared: Sequence[Compared]) -> Iterator[Row]:
 def _graded(one: Graded | None) -> Row | None:
     if one is None:
         return None
-    return {"metric": one.metric, "value": one.value, "interval_95": list(one.interval), "n": one.n}
+    return {"metric": one.metric, "value": one.value, "interval_95": one.interval and list(one.interval), "n": one.n}
