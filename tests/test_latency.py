@@ -53,6 +53,12 @@ def test_the_table_and_the_csv_have_llama_bench_s_columns(bundle_folder):
     assert {"model_filename", "model_size", "model_n_params", "avg_ts", "stddev_ts", "samples_ns"} <= set(rows[0])
 
 
+def test_the_peak_of_memory_is_not_that_of_the_process_that_measures(bundle_folder):
+    held = b"x" * 800_000_000
+    made = measure(choose(bundle_folder, engine="llamacpp"), LatencySettings(0, 0, questions=1))
+    assert 0 < made.peak_bytes < len(held) / 2
+
+
 def test_a_model_that_is_gone_is_one_line(bundle_folder, tmp_path):
     choice = choose(bundle_folder, engine="llamacpp")
     gone = tmp_path / "bundle"

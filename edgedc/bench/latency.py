@@ -7,6 +7,7 @@ Each artifact runs in a process of its own, so that its peak of memory is its ow
 """
 
 import random
+import re
 import resource
 import statistics
 import sys
@@ -14,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from edgedc.backends import Choice, ModelBackend, open_choice
 from edgedc.backends.greedy import physical_cores
 from edgedc.bench.conditions import watched
-from edgedc.bench.energy import Energy, find_meter, idle_watts, metered
+from edgedc.bench.energy import Energy, find_meter, idle_watts, metered, text_in
 from edgedc.bundle import now
 from edgedc.child import in_child
 from edgedc.errors import InputError
@@ -187,7 +189,7 @@ def _measure(choice: Choice, settings: LatencySettings) -> Iterator[Latency]:
             load_s=load_s,
             tokenize_s=tokenize_s,
             sample_s=sample_s,
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            peak_bytes=_peak_bytes(),
             speeds=tuple(speeds),
             asked=tuple(asked),
             energy=energy if asked else None,
@@ -245,6 +247,13 @@ def _sample_s(backend: ModelBackend) -> float:
     seconds = statistics.median(_seconds(scores.argmax) for _ in range(100))
     steps.close()
     return seconds
+
+
+def _peak_bytes() -> int:
+    """Resident, of this process alone: what Linux calls ru_maxrss begins with that of the process that started it."""
+    if found := re.search(r"^VmHWM:\s*(\d+) kB", text_in(Path("/proc/self/status")), re.MULTILINE):  # proc(5)
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _seconds(work: Callable[[], object]) -> float:
