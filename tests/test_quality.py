@@ -10,8 +10,8 @@ from edgedc.bench.calibration import correlations, leave_one_out, predict
 from edgedc.bench.decompositions import Scored, score, summarise
 from edgedc.bench.evaluation import Answering, evaluate
 from edgedc.bench.figures import figures_of, grade_of
-from edgedc.bench.quality_tables import graded
 from edgedc.bench.published import find_published, published
+from edgedc.bench.quality_tables import graded
 from edgedc.bench.recorded import check, is_right, read_recordings, scores_in
 from edgedc.bench.sources import file_system, gold_system, read_said, remembered
 from edgedc.bench.systems import BASELINES, System
