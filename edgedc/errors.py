@@ -43,7 +43,7 @@ class BudgetError(EdgedcError):
 
 
 class SolverError(EdgedcError):
-    cost = 0.0  # US dollars booked for attempts that the server may charge for
+    cost: float | None = None  # US dollars booked for attempts that the server may charge for; None without a Budget
     doubtful = 0  # attempts that the server may charge for
     bytes_sent = 0  # that left this device for attempts that came to nothing
 

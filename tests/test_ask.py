@@ -208,6 +208,16 @@ def test_each_stage_has_its_tokens_seconds_dollars_and_bytes(run: Run, server: C
     assert all(stage["usage"]["source"] == "server" and stage["total_s"] > 0 for stage in row["stages"])
 
 
+def test_what_a_failed_call_may_cost_is_told_only_where_a_price_is_known(run: Run, server: Counting) -> None:
+    server.fault = lambda _prompt, _number: "busy"
+    asked = ("Q?", *far(server, "--mode", "cot", "--timeout", "1", "--json"))
+    row = json.loads(run(*asked)[1])
+    assert (row["status"], row["cost_usd"], row["booked_usd"]) == ("partial", None, None)
+    row = json.loads(run(*asked, "--price-as", "gpt-4o-mini")[1])
+    assert (row["status"], row["cost_usd"]) == ("partial", 0)
+    assert row["booked_usd"] > 0
+
+
 def test_a_key_goes_to_its_own_server_only(run: Run, server: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEDC_API_KEY", "sk-solver")
     with counting() as other:

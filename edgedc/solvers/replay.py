@@ -155,7 +155,9 @@ class ReplaySolver:
                 )
             reply = replies.pop(0) if len(replies) > 1 else replies[0]
         if "error" in reply:
-            raise _FAILURES.get(reply["error"], SolverReply)(f"recorded: {reply.get('message', '')}")
+            error = _FAILURES.get(reply["error"], SolverReply)(f"recorded: {reply.get('message', '')}")
+            error.cost = 0.0
+            raise error
         return self._play(_generation(reply, self._path), reply.get("pieces") or [], on_text)
 
     def _play(self, made: Generation, pieces: Sequence[Sequence[float]], on_text: OnText | None) -> Generation:

@@ -61,7 +61,7 @@ class Spending:
 
     def failed(self, key: str, error: EdgedcError) -> None:
         """A call came to nothing, and may cost what its error says."""
-        cost = error.cost if isinstance(error, SolverError) else 0.0
+        cost = (error.cost or 0.0) if isinstance(error, SolverError) else 0.0
         self.lost += cost
         if key in self._calls:
             self._write({"key": key, "lost": self._lost_at(key) + cost, "asked": 0.0})
