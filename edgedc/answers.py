@@ -1,7 +1,7 @@
 """What came of a question: the calls that were made, what they took, and what there is to go on from."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from edgedc.decomposer import Where, read_reply
@@ -24,8 +24,8 @@ class Stage:
     """One call: `decompose`, `solve`, `step 1`, `step 2`, ...
 
     A call that came to nothing is one too, with the finish_reason FAILED and no text: it took time, sent bytes and may
-    be billed (`generation.booked`). `started_s`: when it was begun, in seconds of waiting as `Answer.seconds` counts
-    them; stages that were asked at the same time overlap.
+    be billed (`generation.booked`). All of one name that came to nothing are one together. `started_s`: when it was
+    begun, in seconds of waiting as `Answer.seconds` counts them; stages that were asked at the same time overlap.
     """
 
     name: str
@@ -163,6 +163,27 @@ def failed_stage(name: str, where: Where, error: SolverError, seconds: float, st
     # Nobody counted its tokens; without a byte sent there were none.
     usage = Usage(0, 0, source="estimate" if sent else "server")
     return Stage(name, where, Generation("", usage, None, seconds, FAILED, sent, error.cost), started_s)
+
+
+def with_call(stages: Sequence[Stage], stage: Stage) -> list[Stage]:
+    """The calls so far, and one more.
+
+    One that failed joins the one of its name that failed before it, so that what is kept of a question does not grow
+    with each sitting at which the solver is away.
+    """
+    before = next((s for s in stages if s.failed and (s.name, s.where) == (stage.name, stage.where)), None)
+    if before is None or not stage.failed:
+        return [*stages, stage]
+    old, new = before.generation, stage.generation
+    booked = None if old.booked is None or new.booked is None else old.booked + new.booked
+    both = replace(
+        new,
+        usage=total_usage([old.usage, new.usage]),
+        total_s=old.total_s + new.total_s,
+        bytes_sent=old.bytes_sent + new.bytes_sent,
+        booked=booked,
+    )
+    return [replace(before, generation=both) if s is before else s for s in stages]
 
 
 def in_order(stages: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import get_args
 
-from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, begun_from, failed_stage, in_order
+from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, begun_from, failed_stage, in_order, with_call
 from edgedc.decomposer import REFUSALS, Decomposer, Generate, Where, decompose, read_reply, remark
 from edgedc.decomposition import Decomposition, fill, prerequisites
 from edgedc.errors import InputError, SolverError, SolverRefused
@@ -117,7 +117,7 @@ class _Work:
                 decomposer.where,
                 lambda **heard: decompose(decomposer, self._question, self._premise, **heard)[1],
             )
-            self._stages.append(stage)
+            self._stages = with_call(self._stages, stage)
         if decomposition := self.begun.decomposition:
             if stage and decomposer and (said := remark(decomposer, decomposition, stage.generation)):
                 self._notes.append(said)
@@ -188,7 +188,7 @@ class _Work:
             self._on_piece(name, piece)
 
     def _kept(self, _: int, stage: Stage) -> bool:
-        self._stages.append(stage)
+        self._stages = with_call(self._stages, stage)
         self._tell(stage)
         return not stage.failed
 

@@ -378,3 +378,18 @@ def test_a_failed_call_has_sent_bytes_and_may_be_billed() -> None:
     error.bytes_sent = 1234
     made = answer(QUESTION, mode="cot", solver=Solver({"": error}))
     assert (made.partial, made.bytes_sent, made.booked, made.cost(PRICE)) == (True, 1234, 0.5, 0.0)
+
+
+def test_what_is_kept_of_a_question_does_not_grow_with_each_try() -> None:
+    error: SolverError = SolverTimeout("h: silence")
+    error.cost, error.bytes_sent = 0.5, 100
+    made = answer(QUESTION, mode="static", solver=Solver({"": error}), decomposer=decomposer(TWO))
+    for _ in range(9):
+        made = answer(QUESTION, mode="static", solver=Solver({"": error}), begun=made.begun)
+    assert [stage.name for stage in made.stages] == ["decompose", "solve"]
+    assert (made.stages[-1].generation.bytes_sent, made.booked) == (1000, 5.0)
+    whole = answer(QUESTION, mode="static", solver=Solver({}), begun=made.begun)
+    assert [(stage.name, stage.failed) for stage in whole.stages] == [
+        *(("decompose", False), ("solve", True), ("solve", False))
+    ]
+    assert whole.bytes_sent == made.bytes_sent + whole.stages[-1].generation.bytes_sent
