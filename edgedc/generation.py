@@ -8,6 +8,7 @@ from edgedc.usage import Usage
 
 # Hears each new piece of a reply's text as it comes, whole characters only; the pieces joined are Generation.text.
 # It may be called from another thread than the caller's, and with "" while nothing comes. What it raises ends the call.
+# A refusal is not heard: it is no part of an answer.
 OnText = Callable[[str], None]
 
 

@@ -206,11 +206,16 @@ def test_a_refusing_model_is_a_refusal() -> None:
         say(handler, end=False)
         event(handler, {"choices": [{"index": 0, "delta": {"refusal": "I will not."}, "finish_reason": "stop"}]})
 
-    with behind(act) as (running, _), running.client() as client:
+    with behind(act) as (running, solver), running.client() as client:
         made = client.chat.completions.create(model="edgedc", messages=[USER])
         chunks = list(client.chat.completions.create(model="edgedc", messages=[USER], stream=True))
+        said = made.choices[0].message.model_dump()
+        again = client.chat.completions.create(model="edgedc", messages=[USER, said, USER])
     assert (made.choices[0].message.refusal, made.choices[0].message.content) == ("I will not.", None)
     assert "".join(chunk.choices[0].delta.refusal or "" for chunk in chunks) == "I will not."
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ""
+    assert again.choices[0].message.refusal
+    assert "Assistant: I will not." in solver.prompts[-1]
 
 
 FAULTY = sorted(set(FAULTS) - {"good"})

@@ -124,8 +124,10 @@ def test_a_refusal_is_told_from_an_answer(streamed: bool) -> None:
     whole = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": USAGE}).encode()
     act = sse(delta(refusal="I can't help "), delta(refusal="with that."), delta("stop"), "[DONE]")
     with server(act if streamed else http("200 OK", "application/json", whole)) as made, solver_at(made.url) as solver:
-        reply = solver.solve(ASKED, max_tokens=10)
+        heard: list[str] = []
+        reply = solver.solve(ASKED, max_tokens=10, on_text=heard.append)
     assert (reply.text, reply.finish_reason) == ("I can't help with that.", "refusal")
+    assert "".join(heard) == ""  # it is no part of an answer
 
 
 def test_a_key_that_the_model_repeats_is_not_in_its_text() -> None:

@@ -110,15 +110,16 @@ def _message(message: Any, where: str) -> Message:
         raise _wrong(where, "must be an object with a role and a content")
     fields = {name: value for name, value in message.items() if value not in (None, [])}
     for name in fields:
-        if name not in ("role", "content"):
+        if name not in ("role", "content") and (name, fields.get("role")) != ("refusal", "assistant"):
             raise _unsupported(f"{where}.{name[:60]}")
     match fields.get("role"):
         case "system" | "developer":
             return {"role": "system", "content": _text(fields.get("content"), f"{where}.content")}
         case "user":
             return {"role": "user", "content": _text(fields.get("content"), f"{where}.content")}
-        case "assistant":
-            return {"role": "assistant", "content": _text(fields.get("content", ""), f"{where}.content")}
+        case "assistant":  # its refusal stands in the place of a content, as a reply from here has it
+            said = "content" if "content" in fields else "refusal"
+            return {"role": "assistant", "content": _text(fields.get(said, ""), f"{where}.{said}")}
         case "tool" | "function":
             raise _unsupported(f"{where}.role")
     raise _wrong(f"{where}.role", "must be system, developer, user or assistant")

@@ -16,12 +16,13 @@ class Hushed(Exception):
 class Speech:
     """Pieces of text, passed on to `on_text`, and joined in the end. What is heard, joined, is what `end` returns.
 
+    With `aside` set nothing more is passed on: a model that would not answer says so instead of an answer.
     `trouble` is what `on_text` raised; Hushed is raised in its place, as whoever reads a reply may take a ValueError of
     a listener for the server's.
     """
 
     def __init__(self, on_text: OnText | None, secrets: Sequence[str]) -> None:
-        self.heard = False
+        self.heard = self.aside = False
         self.trouble: BaseException | None = None
         self._on_text, self._secrets = on_text, secrets
         self._said: list[str] = []
@@ -62,7 +63,7 @@ class Speech:
                 raise Hushed
             if text:
                 self._said.append(text)
-                if self._on_text:
+                if self._on_text and not self.aside:
                     self.heard = True
                     try:
                         self._on_text(text)

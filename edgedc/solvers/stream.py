@@ -181,9 +181,9 @@ def _add(reply: Reply, speech: Speech, choice: dict[str, Any], part: Any, now: f
     reply.size += len(text) + len(refusal) + len(thought)
     if reply.size > MAX_BYTES:
         raise ValueError(f"the reply is longer than {MAX_BYTES} characters")
-    speech.add(text + refusal)
     reply.thought += len(thought)
-    reply.refused = reply.refused or bool(refusal)
+    reply.refused = speech.aside = reply.refused or bool(refusal)
+    speech.add(text + refusal)
     reason = choice.get("finish_reason")
     reply.finish_reason = _line(reason, 40) if isinstance(reason, str) else ""
 
