@@ -187,6 +187,21 @@ def test_fields_that_a_server_does_not_take_are_left_out_and_that_is_said() -> N
     assert solver.retried == 0
 
 
+def test_what_a_server_does_not_take_is_known_at_every_temperature_and_a_temperature_by_its_value() -> None:
+    acts = (
+        error("400 Bad Request", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
+        error("400 Bad Request", "temperature: at most 1"),
+        *(GOOD, GOOD, GOOD),
+    )
+    with server(*acts) as made, solver_at(made.url) as solver:
+        hot, warm, cold = (s.solve(ASKED, max_tokens=10) for s in (solver.at(1.5), solver.at(0.7), solver))
+        asked = [body for _, body in made.requests]
+    assert [("max_tokens" in body, body.get("temperature")) for body in asked] == [
+        *((True, 1.5), (False, 1.5), (False, None), (False, 0.7), (False, 0.0))
+    ]
+    assert [reply.unsupported for reply in (hot, warm, cold)] == [("temperature",), (), ()]
+
+
 def test_several_threads_may_hear_the_same_complaint() -> None:
     """Both have sent a seed before the first of them learns that the server takes none."""
     both = threading.Barrier(2)

@@ -31,6 +31,9 @@ RETRIES = 2
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 16.0
 
+# What a request can do without, where a server complains of it.
+_DISPENSABLE = ("stream_options", "temperature", "seed")
+
 
 def most_tokens(messages: Sequence[Message]) -> int:
     """An upper bound: no tokenizer makes more tokens than bytes; a server's own words around them are allowed for."""
@@ -104,8 +107,7 @@ class OpenAISolver:
         self._timeout_s, self._retries, self._budget, self._pace = timeout_s, retries, budget, pace or Pace()
         self._breaker = breaker
         self._temperature, self._seed = temperature, seed
-        self._limit_field = "max_tokens"
-        self._unsupported: list[str] = []
+        self._refused: set[str] = set()  # by the server, however it is asked: `at` shares them
         self._lock = threading.Lock()
 
     @property
@@ -125,7 +127,9 @@ class OpenAISolver:
     def remarks(self) -> list[str]:
         """Which fields this server did not take."""
         who = f"{self.model} at {self.host}"
-        return [f"{who} does not take our {name}: its default was used" for name in self._unsupported]
+        return [
+            f"{who} does not take our {name}: its default was used" for name in _DISPENSABLE if not self._takes(name)
+        ]
 
     def close(self) -> None:
         self._endpoint.close()
@@ -226,7 +230,7 @@ class OpenAISolver:
             total_s=(reply.last_token or time.monotonic()) - started,
             finish_reason="refusal" if reply.refused else reply.finish_reason,
             bytes_sent=bytes_sent,
-            unsupported=tuple(name for name in ("temperature", "seed") if name in self._unsupported),
+            unsupported=tuple(name for name in ("temperature", "seed") if not self._takes(name)),
             reasoning_tokens=reply.reasoning_tokens or (0 if counted else estimate_tokens(" " * reply.thought)),
         )
 
@@ -252,11 +256,19 @@ class OpenAISolver:
             "model": self.model,
             "messages": list(messages),
             "stream": True,
-            self._limit_field: max_tokens,
+            "max_tokens" if self._takes("max_tokens") else "max_completion_tokens": max_tokens,
             "temperature": self._temperature,
             "stream_options": {"include_usage": True},
         } | ({} if seed is None else {"seed": seed})
-        return {name: value for name, value in fields.items() if name not in self._unsupported}
+        return {name: value for name, value in fields.items() if self._takes(name)}
+
+    def _takes(self, name: str) -> bool:
+        """Whether the server takes this field, as far as is known."""
+        return self._as_refused(name) not in self._refused
+
+    def _as_refused(self, name: str) -> str:
+        """A temperature is refused for its value: a server that takes none above 1 is still asked at 0."""
+        return f"{name} {self._temperature}" if name == "temperature" else name
 
     def _adapt(self, complaint: str, sent: dict[str, Any]) -> bool:
         """Leave out or rename the field that a server complains about. False when it complains of something else.
@@ -264,13 +276,11 @@ class OpenAISolver:
         What counts is what was sent: another thread may have had the same complaint, and have mended it already.
         """
         if "max_completion_tokens" in complaint and "max_tokens" in sent:
-            self._limit_field = "max_completion_tokens"
+            self._refused.add("max_tokens")
             return True
-        for name in ("stream_options", "temperature", "seed"):
+        for name in _DISPENSABLE:
             if name in complaint and name in sent:
-                with self._lock:
-                    if name not in self._unsupported:
-                        self._unsupported.append(name)
+                self._refused.add(self._as_refused(name))
                 return True
         return False
 
