@@ -261,6 +261,11 @@ def test_a_page_in_a_browser_cannot_ask(refusing: Running) -> None:
     reply = httpx.get(f"{refusing.url}/models", headers={"Host": "evil.example"})
     assert reply.status_code == 403
     assert httpx.get(refusing.url.replace("127.0.0.1", "localhost") + "/models").status_code == 200
+    for host, status in (
+        *(("LocalHost:8080", 200), ("127.0.0.2:8080", 200), ("[::1]:8080", 200), ("[::1]", 200)),
+        *(("127.0.0.1.evil.example:8080", 403), ("10.0.0.1", 403), ("", 403)),
+    ):
+        assert httpx.get(f"{refusing.url}/models", headers={"Host": host}).status_code == status
 
 
 def test_unknown_paths_and_methods_are_errors_in_openais_form(refusing: Running) -> None:

@@ -69,8 +69,9 @@ def command(serving: Serving, behind: Behind, paying: Paying, **options: Any) ->
     """
     try:
         from edgedc.server.app import make_app
+        from edgedc.server.guard import is_loopback
         from edgedc.server.metrics import Metrics
-        from edgedc.server.run import Server, is_loopback, listen, serve, url_of
+        from edgedc.server.run import Server, listen, serve, url_of
         from edgedc.server.service import Service
         from edgedc.server.together import together
         from edgedc.server.work import Workers

@@ -1,6 +1,8 @@
 """Who may ask: whoever has the key; without a key, only programs of this machine, and no page in its browser."""
 
 import hmac
+import ipaddress
+import re
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -8,7 +10,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgedc.server.reply import Refused, error_response
 
 _OPEN = "/health"
-_HERE = ("localhost", "127.0.0.1", "[::1]")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class Guard:
@@ -30,8 +39,7 @@ class Guard:
 
     def _problem(self, headers: Headers) -> Refused | None:
         if self._key is None:
-            host = headers.get("host", "")
-            if host.rpartition(":")[0] in _HERE or host in _HERE:
+            if is_loopback(re.sub(r":\d*\Z", "", headers.get("host", "")).strip("[]")):
                 return None
             return Refused(403, "without a key, only this machine is served, by the name 127.0.0.1 or localhost")
         scheme, _, given = headers.get("authorization", "").partition(" ")

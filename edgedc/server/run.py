@@ -1,7 +1,6 @@
 """Run the endpoint: its socket, patience with slow clients, and an orderly end."""
 
 import asyncio
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable
@@ -23,14 +22,6 @@ _KEEP_ALIVE_S = 75
 
 # How much of a request is read and thrown away after the reply to it, which may have refused the request half-way.
 _MOST_UNREAD = 64_000_000  # bytes
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def listen(host: str, port: int) -> socket.socket:
