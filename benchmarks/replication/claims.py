@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgedc.bench.published import find_published
-from edgedc.bench.statistics import Estimate, holm, paired_bootstrap
+from edgedc.bench.statistics import holm, paired_bootstrap
 
 from .answers import INTERACTIVE, STATIC, Cells
-from .intervals import Draws, Figure, Mean, Values, estimate
+from .intervals import Draws, Estimate, Figure, Mean, Values, estimate
 from .plan import QUANTISED, Split
 
 Kind = Literal["more", "no less"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgedc.bench.statistics import RESAMPLES, Estimate
+from edgedc.bench.statistics import RESAMPLES
 
 from .answers import Cells, Grid
 from .plan import Split
@@ -21,6 +21,14 @@ from .plan import Split
 Values = npt.NDArray[np.float64]  # one for each resample
 Mean = Callable[[str, Split], Values]  # of a system on a split
 Figure = Callable[[Mean], Values]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval, whose ends are infinite where it cannot be told."""
+
+    value: float
+    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from edgedc.bench.statistics import Estimate
 from edgedc.files import Row
 
 from .answers import Cells, Grid
 from .claims import LEAST, MARGIN, Judged
-from .intervals import Draws, estimate
+from .intervals import Draws, Estimate, estimate
 from .plan import IN_WORDS, SIMULATED, SPLITS, Size, Split
 from .solver import Skill
 
