@@ -196,6 +196,7 @@ def test_several_tasks_are_scored_each_by_its_own_measure(evaluate, tmp_path):
         out = evaluate(*args, "--tasks", "drop=d.jsonl")[1]
         assert "+33.0" in out  # what the released code's matching adds
         assert evaluate(*args, "--tasks", "dorp=d.jsonl")[0] == 2
+        assert evaluate(*args, "--tasks", ",")[0] == 2
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from edgedc.backends import choose
 from edgedc.bench.latency import LatencySettings, check, measure
 from edgedc.cli import cli
+from edgedc.commands.bench.latency import _markdown
 from edgedc.errors import InputError
 
 FEW = ("--prompt-tokens", 16, "--gen-tokens", 8, "--questions", 3, "--repetitions", 2, "--threads", 1)
@@ -80,6 +81,17 @@ def test_a_model_that_is_gone_is_one_line(bundle_folder, tmp_path):
 def test_settings_that_measure_nothing_are_refused(settings):
     with pytest.raises(InputError):
         check(LatencySettings(**settings))
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_form_without_room_for_questions_is_refused_where_there_is_nothing_else(bundle_folder, form):
+    done = run(bundle_folder, "--prompt-tokens", 0, "--gen-tokens", 0, "-o", form)
+    assert isinstance(done.exception, InputError)
+    assert f"-o {form}" in str(done.exception)
+
+
+def test_a_bar_in_a_name_is_no_new_column():
+    assert _markdown(["model", "t/s"], [["a|b", 1]]).splitlines()[-1] == "| a\\|b | 1 |"
 
 
 def test_a_quantization_that_is_not_there_is_refused_and_not_left_out(bundle_folder):

@@ -154,7 +154,7 @@ def test_yes_and_no(text: str, right: bool) -> None:
 def test_jsonl_columns_are_named_by_flags(tmp_path: Path) -> None:
     rows = [
         {"q": "How many?", "ctx": "Two eggs.", "a": 2, "sub": ["A?", "B #1?"]},
-        {"q": "Is it?", "a": True, "sub": "1. A?\n2. B #1?"},
+        {"q": "Is it?", "a": True, "sub": "1. A?\n2. B #1?", "id": None},
         {"q": "And?", "a": None, "sub": None, "id": 77},
     ]
     chosen = Selection(
@@ -166,6 +166,7 @@ def test_jsonl_columns_are_named_by_flags(tmp_path: Path) -> None:
         decomposition_column="sub",
     )
     first, second, third = load_examples(chosen)
+    assert (first.id, second.id) == ("mine-1", "mine-2")  # a null is no id
     assert (first.question, first.premise, first.answer) == ("How many?", "Two eggs.", "2")
     assert first.decomposition == second.decomposition is not None
     assert (second.premise, second.answer) == ("", "yes")

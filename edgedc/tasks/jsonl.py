@@ -56,7 +56,7 @@ def _example(row: Row, selection: Selection, where: str, id: str) -> Example:
     if not question:
         raise InputError(f"{where}: the question in column {column!r} is empty")
     return Example(
-        id=str(row.get("id", id)),
+        id=id if row.get("id") is None else str(row["id"]),
         question=question,
         premise=_text(row, selection.premise_column, where),
         answer=_text(row, selection.answer_column, where),

@@ -16,6 +16,7 @@ from edgedc.bench.latency import Latency, LatencySettings, check, measure
 from edgedc.bench.table import Cell, table
 from edgedc.catalogue import find_model
 from edgedc.commands._local import default_model
+from edgedc.errors import InputError
 from edgedc.files import write_text
 from edgedc.flags import flags
 from edgedc.methods import check_decomposes
@@ -46,6 +47,8 @@ def command(
     One artifact at a time, each in a process of its own. What disturbs the measurement is said on stderr.
     """
     check(latencysettings)
+    if form in ("csv", "jsonl") and not (latencysettings.prompt_tokens or latencysettings.gen_tokens):
+        raise InputError(f"-o {form} has the prompt and generation tests, and both are left out: give -o json or md")
     choices = [choice for model in models or (default_model(),) for choice in _choices(model, backend, quantizations)]
     measured = []
     for choice in choices:
@@ -115,7 +118,7 @@ def _speeds(measured: list[Latency]) -> str:
 
 def _markdown(headers: list[str], lines: list[list[Any]]) -> str:
     rows = [headers, ["---"] * len(headers), *lines]
-    return "\n".join("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def _waits(measured: list[Latency]) -> str:

@@ -130,6 +130,8 @@ def _selections(tasks: str | None, selection: Selection) -> list[Selection]:
     if not tasks:
         return [selection]
     pairs = [part.strip().partition("=") for part in tasks.split(",") if part.strip()]
+    if not pairs:
+        raise InputError(f"--tasks {tasks}: it names none; give NAME=FILE,...")
     for name, _, _ in pairs:
         find_task(name)
     return [replace(selection, task=name, data=data) for name, _, data in pairs]
