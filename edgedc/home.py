@@ -13,7 +13,10 @@ def home() -> Path:
     user has no home folder.
     """
     if named := os.environ.get("EDGEDC_HOME"):
-        return Path(named).expanduser().absolute()
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError:
+            raise InputError(f"EDGEDC_HOME={named}: there is no such user: name a folder") from None
     shared = Path(os.environ.get("XDG_DATA_HOME", ""))
     if shared.is_absolute():  # the XDG specification: a relative path is to be ignored
         return shared / "edgedc"

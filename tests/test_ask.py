@@ -98,6 +98,8 @@ def test_a_ceiling_that_does_not_allow_a_call_exits_4(run: Run, url: str) -> Non
     ("args", "said"),
     [
         ((" ", "--solver-model", "x"), "empty"),
+        (("Q\udce4?", "--solver-model", "x", "--mode", "cot"), "lone surrogate"),
+        (("Q?", "--premise", "\udce4", "--solver-model", "x", "--mode", "cot"), "lone surrogate"),
         (("Q?",), "--solver-model"),
         (("Q?", "--solver-model", "gpt-4o-mini", "--mode", "cot"), "EDGEDC_API_KEY"),
         (("Q?", "--solver-model", "x", "--max-cost", "1"), "--price-as"),

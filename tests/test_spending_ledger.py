@@ -156,6 +156,9 @@ def test_it_lies_in_the_folder_that_the_environment_names(tmp_path: Path, monkey
         purse.hold(0.1, wait=False)
     assert (tmp_path / "there" / "spending.sqlite3").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "there").stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("EDGEDC_HOME", "~nobody-of-this-name/there")
+    with pytest.raises(InputError, match="EDGEDC_HOME"):
+        home()
     monkeypatch.delenv("EDGEDC_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert home() == tmp_path / "edgedc"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from edgedc.backends.greedy import encodable
 from edgedc.commands._answers import repeats, row_of, summary, text_of
 from edgedc.commands._batch import Progress, keyed, open_output
 from edgedc.commands._desk import Desk
@@ -89,6 +90,7 @@ def command(
             raise click.UsageError("give a question, or --input FILE and --output FILE")
         if not question.strip():
             raise InputError("the question is empty: give one to answer")
+        question, premise = encodable(question), encodable(premise)
         with ExitStack() as stack:
             pair = Pair(stack, asking, paying)
             _one(pair, replace(pair.job, question=question, premise=premise), as_json)
