@@ -228,6 +228,9 @@ def test_a_bad_jsonl_row_is_named_by_its_line(tmp_path: Path, row: object, said:
         ("The answer is: 1990–1995", "1990-1995", True),
         ("The answer is: $18", "18 dollars", True),
         ("The answer is: \\boxed{18}", "18 dollars", True),
+        ("The answer is: \\(\\boxed{18 \\text{ dollars}}\\)", "18 dollars", True),
+        ("The answer is: $\\boxed{\\text{Eiffel Tower}}$.", "Eiffel tower", True),
+        ("The answer is: \\boxed{No}", "no", True),
         ("The answer is: Yes, it is.", "yes", True),  # what `true` in the file has become
         ("The answer is: False", "No", True),
         ("The answer is: No", "yes", False),

@@ -14,8 +14,8 @@ from typing import Any
 from edgedc.assignment import best_pairs
 from edgedc.errors import InputError
 from edgedc.files import Row, numbered_rows, read_object
-from edgedc.prompts import final_answer
 from edgedc.tasks import Example, Selection
+from edgedc.tasks.scoring import answer_in
 
 METRIC = "F1"
 
@@ -78,7 +78,7 @@ def _spans_of(text: str, gold: Sequence[str]) -> list[str]:
 
     The official metric takes a list from the system; a solver writes one line.
     """
-    answer = final_answer(text)
+    answer = answer_in(text)
     parts = [part for part in map(str.strip, _JOINED.split(answer)) if part] if len(gold) > 1 else []
     return parts or [answer]
 

@@ -13,9 +13,20 @@ _NUMBER = re.compile(
 )
 # LaTeX's `1{,}080`, `1,\!080` and `1\,080`, and the narrow spaces that never part two numbers
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,;]|[\u2009\u202f])(?=\d{3}(?!\d))")
+_WRAPPED = re.compile(
+    r"\\(?:boxed|text|textbf|mathbf|mathrm) *\{([^{}]*)\}"
+)  # LaTeX's, around a whole answer or a unit
 # Of a text, signs and points belong to its numbers; all other marks are left out.
 _MARK = re.compile(r"((?<=\d)[./](?=\d)|(?<!\w)\.(?=\d))|(?<!\w)([-−–])(?=[\\$€£¥₹.]*\d)|[^\w\s]")
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+
+
+def answer_in(text: str) -> str:
+    """The final answer in a solver's text, out of LaTeX's boxes."""
+    said, boxed = final_answer(text), ""
+    while said != boxed:  # one within another
+        said, boxed = _WRAPPED.sub(r"\1", said), said
+    return said
 
 
 def number_in(text: str) -> Decimal | None:
@@ -37,7 +48,7 @@ def gives_number(text: str, answer: str) -> bool:
     Where both have words as well, one has all those of the other: `18` and `18 dollars` are equal, `5 May` and `5 June`
     are not.
     """
-    said, expected = final_answer(text), number_in(answer)
+    said, expected = answer_in(text), number_in(answer)
     if expected is None or number_in(said) != expected:
         return False
     ours, theirs = _words(said), _words(answer)
@@ -46,18 +57,18 @@ def gives_number(text: str, answer: str) -> bool:
 
 def gives_yes_no(text: str, answer: str) -> bool:
     """Whether the first word of the final answer in the text says `answer`, which is `yes` or `no`, in any words."""
-    word, expected = re.match(r"\W*(\w+)", final_answer(text)), _YES_NO.get(answer.casefold())
+    word, expected = re.match(r"\W*(\w+)", answer_in(text)), _YES_NO.get(answer.casefold())
     return word is not None and expected is not None and _YES_NO.get(word[1].lower()) == expected
 
 
 def gives_text(text: str, answer: str) -> bool:
     """Whether the final answer in the text is `answer`, but for case, punctuation, articles and white space."""
-    return _plain(answer) != "" and _plain(final_answer(text)) == _plain(answer)
+    return _plain(answer) != "" and _plain(answer_in(text)) == _plain(answer)
 
 
 def _words(text: str) -> set[str]:
-    """Those without a digit, and without LaTeX's commands."""
-    return {word for word in _plain(re.sub(r"\\[a-zA-Z]+", " ", text)).split() if not re.search(r"\d", word)}
+    """Those without a digit."""
+    return {word for word in _plain(text).split() if not re.search(r"\d", word)}
 
 
 def _plain(text: str) -> str:
