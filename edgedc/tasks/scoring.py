@@ -13,9 +13,8 @@ _NUMBER = re.compile(
 )
 # LaTeX's `1{,}080`, `1,\!080` and `1\,080`, and the narrow spaces that never part two numbers
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,;]|[\u2009\u202f])(?=\d{3}(?!\d))")
-_WRAPPED = re.compile(
-    r"\\(?:boxed|text|textbf|mathbf|mathrm) *\{([^{}]*)\}"
-)  # LaTeX's, around a whole answer or a unit
+# LaTeX's, around an answer or its unit
+_WRAPPED = re.compile(r"\\(?:boxed|text|textbf|mathbf|mathrm) *\{([^{}]*)\}")
 # Of a text, signs and points belong to its numbers; all other marks are left out.
 _MARK = re.compile(r"((?<=\d)[./](?=\d)|(?<!\w)\.(?=\d))|(?<!\w)([-−–])(?=[\\$€£¥₹.]*\d)|[^\w\s]")
 _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
