@@ -49,6 +49,7 @@ def test_the_best_annotator_counts() -> None:
     assert DROP.grade("The answer is: Lions and the Bears", example) == 1.0
     assert DROP.score("The answer is: the Lions, Bears", example)
     assert DROP.grade("The answer is: Lions", example) == 0.5
+    assert DROP.score("The answer is: \\(\\boxed{50.6}\\)", drop(("50.6",)))
     assert DROP.grade("The answer is: \\boxed{\\text{Lions and Bears}}", example) == 1.0
     assert not DROP.score("The answer is: Lions", example)
     assert DROP.grade("I do not know.", example) == 0.0

@@ -21,8 +21,8 @@ _YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 
 
 def answer_in(text: str) -> str:
-    """The final answer in a solver's text, out of LaTeX's boxes."""
-    said, boxed = final_answer(text), ""
+    """The final answer in a solver's text, out of LaTeX's marks and boxes."""
+    said, boxed = re.sub(r"\\[\[\]()]", "", final_answer(text)).strip(), ""
     while said != boxed:  # one within another
         said, boxed = _WRAPPED.sub(r"\1", said), said
     return said
