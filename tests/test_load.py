@@ -320,6 +320,14 @@ def test_an_attempt_that_broke_off_is_shown_apart_at_its_worst(tmp_path: Path) -
     assert "for attempts that failed and may be billed" in show(results)
 
 
+def test_rows_of_another_network_of_the_same_name_are_not_mixed_in(tmp_path: Path) -> None:
+    """A user's own one is called by its file, which may have been edited since."""
+    with server(lambda k: say(0.0)) as made:
+        bench(tmp_path, made.url, 1, network=Network("mine", 100, 10, 10))
+        with pytest.raises(InputError, match="another load or network"):
+            bench(tmp_path, made.url, 1, network=Network("mine", 500, 10, 10))
+
+
 def test_rows_of_another_load_are_not_mixed_in(tmp_path: Path) -> None:
     with server(lambda k: say(0.0)) as made:
         bench(tmp_path, made.url, 2, load=Load(concurrency=2))

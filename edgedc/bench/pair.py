@@ -164,7 +164,7 @@ def run_bench(
     the solver does. The rows made until then are kept.
     """
     _validate(systems, examples)
-    asking = _Asking(provider, score, max_tokens, f"{load}, network {network.name if network else 'as it is'}")
+    asking = _Asking(provider, score, max_tokens, f"{load}, network {network or 'as it is'}")
     turns = [(system, k) for k in range(len(examples)) for system in systems]
     records: dict[tuple[str, int], Record] = {}
     failures = _Failures()
