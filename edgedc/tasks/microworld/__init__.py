@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 from edgedc.decomposition import Decomposition, decomposition_of
 from edgedc.errors import InputError
-from edgedc.prompts import final_answer
 from edgedc.tasks import Example, Selection
 from edgedc.tasks.microworld.common import COMMON, KIN, NAMES, OTHER_KIN
 from edgedc.tasks.microworld.domains import HELD_OUT, TRAINED
 from edgedc.tasks.microworld.story import Ask, Domain, Part
+from edgedc.tasks.scoring import gives_number
 
 SPLITS = ("train", "test", "heldout")
 DEFAULT_COUNT = 1000
@@ -83,9 +83,7 @@ def load(selection: Selection) -> Iterator[Example]:
 
 
 def score(text: str, example: Example) -> bool:
-    """Whether the number in the solver's final answer is the problem's."""
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", final_answer(text).replace(",", ""))
-    return len(numbers) == 1 and float(numbers[0]) == float(example.answer)
+    return gives_number(text, example.answer)
 
 
 def _side(question: str) -> str:
