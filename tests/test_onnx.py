@@ -232,6 +232,26 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         (_config(rope_scaling=YARN), "would drop the rope scaling 'yarn' of LlamaForCausalLM"),
         (_config(rope_scaling={"type": "linear", "factor": 2.0}), "rope scaling 'linear'"),
         (_config(rope_parameters={"full_attention": YARN}), "rope scaling 'yarn'"),
+        (_config(sliding_window=100), "sliding window of 100 tokens"),  # no Llama's, but the builder takes it
+        (
+            _config(
+                architectures=["Qwen2ForCausalLM"],
+                model_type="qwen2",
+                use_sliding_window=True,
+                sliding_window=100,
+                max_window_layers=1,
+            ),
+            "would give other layers of Qwen2ForCausalLM the sliding window",
+        ),
+        (
+            _config(
+                architectures=["Gemma3ForCausalLM"],
+                model_type="gemma3_text",
+                sliding_window=100,
+                layer_types=["sliding_attention", "full_attention"],
+            ),
+            "would give other layers of Gemma3ForCausalLM",
+        ),
         (_config(quantization_config={"quant_method": "gptq"}), "quantised already"),
         (_config(auto_map={"AutoModel": "x.y"}), "auto_map"),
         (lambda model: (model / "pytorch_model.bin").write_bytes(b"x"), "pickled"),
@@ -245,6 +265,30 @@ def test_a_model_that_would_be_built_wrong_is_refused(damage, said, model_folder
             export()
         assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_rope_that_changes_with_the_length_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    factors = {"short_factor": [1.0] * 32, "long_factor": [4.0] * 32, "factor": 4.0}
+    edit_json(model / "config.json", rope_scaling={"rope_type": "longrope", **factors})
+    check_onnx(model, "fp32")  # one length for all of its context
+    edit_json(model / "config.json", original_max_position_embeddings=256)
+    with pytest.raises(InputError, match=r"config\.json: rope scaling 'longrope' changes beyond 256 tokens"):
+        check_onnx(model, "fp32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 100},
+        {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "sliding_window": 100},  # switched off
+        {"sliding_window": 4096},  # longer than the context
+    ],
+)
+def test_windows_that_the_builder_has_too_are_accepted(change, model_folder: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    edit_json(model / "config.json", **change)
+    check_onnx(model, "int4")
 
 
 def test_without_the_builder_the_command_is_named(model_folder, tmp_path, monkeypatch) -> None:

@@ -5,6 +5,7 @@ the model computes, and that llama.cpp would ignore, is refused.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,18 @@ class Architecture:
     tied: bool
 
 
+@dataclass(frozen=True)
+class Windows:
+    """How many tokens `layers` attend to: the window that the config has `named`, or the whole `context`.
+
+    A window that is longer than the context, or switched off, counts as none.
+    """
+
+    context: int
+    named: int
+    layers: tuple[int, ...]
+
+
 def is_known(model: Path) -> bool:
     """Whether this module describes the model's family. Raises InputError when there is no config.json to read."""
     return read_object(model / "config.json").get("model_type") in FAMILIES
@@ -99,6 +112,28 @@ def is_known(model: Path) -> bool:
 def read_architecture(model: Path) -> Architecture:
     """Raises InputError for a config.json that is incomplete, or asks for what llama.cpp does not do in this family."""
     path = model / "config.json"
+    kind, config = _settings(path)
+    with _told(path):
+        _refuse(path, FAMILIES[kind], config)
+        return _described(path, kind, FAMILIES[kind], config)
+
+
+def read_windows(model: Path) -> Windows:
+    """Raises InputError for a config.json that is incomplete, or of another family."""
+    path = model / "config.json"
+    kind, config = _settings(path)
+    with _told(path):
+        context, layers = int(config["max_position_embeddings"]), int(config["num_hidden_layers"])
+        if layers > MAX_LAYERS:
+            raise ValueError(f"{layers} layers")
+        off = kind.startswith("qwen") and not config.get("use_sliding_window")
+        named = context if off else min(context, int(config.get("sliding_window") or context))
+        sliding = _sliding_layers(kind, config, layers)
+    return Windows(context, named, tuple(named if slides else context for slides in sliding))
+
+
+def _settings(path: Path) -> tuple[str, dict[str, Any]]:
+    """The model_type, and every setting, with transformers' values of what is left out."""
     given = read_object(path)
     kind = given.get("model_type")
     if kind not in FAMILIES:
@@ -107,9 +142,14 @@ def read_architecture(model: Path) -> Architecture:
     config = _DEFAULTS | family.defaults | {name: value for name, value in given.items() if value is not None}
     if "sliding_window" in given:  # where it is given as null, there is none
         config["sliding_window"] = given["sliding_window"]
+    return kind, config
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What goes wrong in the block is wrong in the config, and an InputError that names it."""
     try:
-        _refuse(path, family, config)
-        return _described(path, kind, family, config)
+        yield
     except KeyError as error:
         raise InputError(f"{path}: no usable {error}; copy or make the model again") from error
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
