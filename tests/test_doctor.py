@@ -133,6 +133,21 @@ def test_another_template_is_found(copy: Path) -> None:
     assert (TEMPLATE, "template") in failures(copy)
 
 
+def test_a_template_that_writes_the_day_is_right_on_another(tmp_path: Path) -> None:
+    """As Llama 3.2's does. Microseconds stand for the days."""
+    model = make_model(tmp_path / "tiny")
+    template = model / TEMPLATE
+    template.write_text("{{ strftime_now('%f') }}\n" + template.read_text("utf-8"), "utf-8")
+    (tmp_path / "questions.jsonl").write_text('{"question": "How many apples does Tom have?"}\n')
+    order = Order(("gguf",), quantizations="f16", prompts=tmp_path / "questions.jsonl")
+    ship(model, tmp_path / "bundle", order, lambda _: None)
+    rewrite(
+        tmp_path / "bundle",
+        lambda m: dataclasses.replace(m, artifacts=tuple(dataclasses.replace(a, passed=True) for a in m.artifacts)),
+    )
+    assert checks(tmp_path / "bundle")[GGUF, "smoke prompt"] == ("ok", "")
+
+
 def test_a_swapped_tokenizer_is_found(copy: Path) -> None:
     row = json.loads((copy / "tokenizer.json").read_text("utf-8"))
     row["model"]["merges"] = row["model"]["merges"][::-1]
