@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from edgedc import __version__
 from edgedc.errors import InputError
@@ -71,9 +72,10 @@ class SpecialIds:
     def difference(self, engine: "SpecialIds") -> str | None:
         """What an engine that runs the model takes otherwise; None where nothing is.
 
-        It may know more end tokens than the model names, and may have a BOS that it never uses.
+        It may know more end tokens than the model names, and may have a BOS that it never uses, or an EOS where the
+        model's tokenizer names none.
         """
-        if self.eos != engine.eos:
+        if self.eos is not None and self.eos != engine.eos:
             return f"EOS is token {engine.eos}, the model's is {self.eos}"
         if missing := sorted(set(self.ends) - set(engine.ends)):
             return f"token {missing[0]} does not end a reply, as it does for the model"
@@ -136,14 +138,33 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{path}: unknown kind {manifest.kind!r}; known: {', '.join(get_args(Kind))}")
     if manifest.prompt_style not in STYLES:
         raise InputError(f"{path}: unknown prompt style {manifest.prompt_style!r}; known: {', '.join(STYLES)}")
+    for name, hint in get_type_hints(Manifest).items():
+        if not _fits(getattr(manifest, name), hint):
+            raise InputError(f"{path}: {name} is not what edgedc writes there; copy or make the folder again")
     for artifact in manifest.artifacts:
         if not artifact.files or len(artifact.files) != len(artifact.sha256):
             raise InputError(f"{path}: an artifact needs at least one file, and one sha256 for each")
     for name in (*manifest.files, *(file for artifact in manifest.artifacts for file in artifact.files)):
         # A bundle may come from anywhere; what it loads must have come with it.
-        if Path(name).is_absolute() or ".." in Path(name).parts:
+        if Path(name).anchor or ".." in Path(name).parts:
             raise InputError(f"{path}: {name!r} is not a file inside the bundle")
     return manifest
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value that was read has the type that a field is annotated with: JSON may hold anything anywhere."""
+    kind, of = get_origin(hint), get_args(hint)
+    if kind is UnionType:
+        return any(_fits(value, one) for one in of)
+    if kind is Literal:
+        return value in of
+    if kind is tuple:
+        return isinstance(value, tuple) and all(_fits(item, of[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_fits(k, of[0]) and _fits(v, of[1]) for k, v in value.items())
+    if dataclasses.is_dataclass(hint):
+        return type(value) is hint and all(_fits(getattr(value, n), h) for n, h in get_type_hints(hint).items())
+    return hint is Any or type(value) is hint
 
 
 def made_below(where: Path) -> Iterator[Path]:

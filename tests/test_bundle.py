@@ -33,6 +33,9 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == written
 
 
+ARTIFACT = {"files": ["a.gguf"], "format": "gguf", "quantization": "f16", "bytes": 1, "sha256": ["ab"]}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -45,6 +48,14 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ({"from_the_future": 1}, "not a manifest"),
         ({"artifacts": [{"files": ["a"]}]}, "not a manifest"),
         ({"artifacts": None}, "not a manifest"),
+        ({"context_length": None}, "context_length is not what edgedc writes there"),
+        ({"files": None}, "files is not"),
+        ({"special_ids": []}, "special_ids is not"),
+        ({"special_ids": {"bos": 1, "eos": 2, "ends": [[2]], "adds_bos": True}}, "special_ids is not"),
+        ({"artifacts": [ARTIFACT | {"bytes": None}]}, "artifacts is not"),
+        ({"artifacts": [ARTIFACT | {"format": "exe"}]}, "artifacts is not"),
+        ({"artifacts": [ARTIFACT | {"files": [1]}]}, "artifacts is not"),
+        ({"artifacts": [ARTIFACT | {"details": None}]}, "artifacts is not"),
     ],
 )
 def test_a_malformed_manifest_is_one_line(tmp_path: Path, change: Any, said: str) -> None:

@@ -262,7 +262,13 @@ def test_what_fails_is_named_with_its_first_prompt_and_position(got: Observed, f
 
 @pytest.mark.parametrize(
     ("lead", "failed"),
-    [(NEAR_TIE, ()), (NEAR_TIE * 1.01, ("decomposition", "text")), (None, ("decomposition", "text"))],
+    [
+        (NEAR_TIE, ()),
+        (-NEAR_TIE, ()),
+        (NEAR_TIE * 1.01, ("decomposition", "text")),
+        (-3.0, ("decomposition", "text")),  # the model's text, tokenized anew, has a token that it did not choose
+        (None, ("decomposition", "text")),
+    ],
 )
 def test_a_reply_that_leaves_the_model_at_a_near_tie_does_not_count(
     lead: float | None, failed: tuple[str, ...]
@@ -317,6 +323,9 @@ def test_a_reply_that_is_another_says_where_it_parted(bundle: Path, reference: R
 def test_an_engine_may_know_more_end_tokens_and_have_a_bos_it_never_uses() -> None:
     model = SpecialIds(None, 2, (2,), adds_bos=False)
     assert model.difference(SpecialIds(11, 2, (0, 2), adds_bos=False)) is None
+    nameless = dataclasses.replace(model, eos=None)  # its config alone says what ends a reply
+    assert nameless.difference(SpecialIds(11, 2, (2,), adds_bos=False)) is None
+    assert "token 2 does not end" in str(nameless.difference(SpecialIds(11, 3, (3,), adds_bos=False)))
 
 
 def test_two_replies_that_cannot_be_parsed_are_not_the_same() -> None:

@@ -220,7 +220,9 @@ def compare(prompts: Sequence[Prompt], reference: Observed, observed: Observed, 
 
 
 def _near_tie(row: Row) -> bool:
-    return row[2].parted is not None and row[2].parted <= NEAR_TIE
+    """Also where the other token was a little ahead, by rounding. Far ahead it is where the model's reply, tokenized
+    anew from its text, holds a token that the model did not choose: that says nothing of a tie."""
+    return row[2].parted is not None and abs(row[2].parted) <= NEAR_TIE
 
 
 def _first_of(differences: dict[str, str | None], failed: Sequence[str]) -> str | None:
