@@ -3,8 +3,8 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edgedc.backends.chat import raw_prompts, read_chat_template
@@ -73,7 +73,7 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         manifest = bundle_manifest(whole, model.resolve().name, order.adapter)
         manifest = dataclasses.replace(manifest, recipe=manifest.recipe | {"export": order.recipe})
         check_order(whole, order)
-        kept = kept_artifacts(out, manifest)
+        kept = kept_artifacts(out, manifest, say)
         prompts = prompts_for(manifest, order.prompts) if order.gated else []
         calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
         weights = _weights(whole, manifest.name, order, say)
@@ -150,14 +150,17 @@ def _calibrated(work: Work) -> Importance | None:
 def _smallest(work: Work, matrix: Importance | None, max_drop: float, reference: Reference) -> Artifact:
     """The smallest type that loses at most `max_drop`, gated, with the figures of all that were tried."""
 
-    def measure(kind: str) -> Measured:
-        artifact = make_gguf(work.weights, work.f16, work.stage, kind, matrix, lambda _: None)
-        _show_gate(work, [artifact])
-        return measured(work.stage, artifact, work.prompts, reference, work.manifest.context_length)
+    with _aside(work) as folder:  # in the stage they would take the places of kept artifacts of their types
 
-    kinds = candidate_types(read_tensors(work.f16), calibrated=matrix is not None)
-    right = model_right(work.prompts, reference)
-    done = choose(kinds, measure, lambda a: (work.stage / a.path).unlink(), max_drop, right, work.say)
+        def measure(kind: str) -> Measured:
+            artifact = make_gguf(work.weights, work.f16, folder, kind, matrix, lambda _: None)
+            write_manifest(folder, with_artifacts(work.manifest, [artifact]))
+            return measured(folder, artifact, work.prompts, reference, work.manifest.context_length)
+
+        kinds = candidate_types(read_tensors(work.f16), calibrated=matrix is not None)
+        right = model_right(work.prompts, reference)
+        done = choose(kinds, measure, lambda a: (folder / a.path).unlink(), max_drop, right, work.say)
+        (folder / done.artifact.path).replace(work.stage / done.artifact.path)
     details = done.artifact.details | {"max_drop": max_drop, "candidates": done.rows}
     return dataclasses.replace(done.artifact, details=details)
 
@@ -190,14 +193,20 @@ def _with_source(work: Work, made: list[Artifact], reference: Reference) -> list
 
 def _source(work: Work, reference: Reference) -> Artifact:
     """The f16 that is no part of the bundle, gated in a folder of its own."""
-    with tempfile.TemporaryDirectory(dir=work.scratch) as name:
-        folder = Path(name)
-        write_companions(work.weights.model, folder, work.manifest)
+    with _aside(work) as folder:
         artifact = make_gguf(work.weights, work.f16, folder, "f16", None, lambda _: None)
         write_manifest(folder, with_artifacts(work.manifest, [artifact]))
         tick = _ticker(f"{artifact.path}, which is quantised: gate", len(work.prompts), work.say)
         result = gate(folder, artifact, work.prompts, reference, work.manifest.context_length, tick)
     return gated(artifact, result)
+
+
+@contextmanager
+def _aside(work: Work) -> Iterator[Path]:
+    """A folder for artifacts to be tried in, with all that they need beside them but a manifest."""
+    with tempfile.TemporaryDirectory(dir=work.scratch) as name:
+        write_companions(work.weights.model, Path(name), work.manifest)
+        yield Path(name)
 
 
 def _after_source(artifact: Artifact, source: Artifact) -> Artifact:

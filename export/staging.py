@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgedc import __version__
@@ -60,8 +60,11 @@ def bundle_manifest(model: Path, name: str, adapter: Path | None) -> Manifest:
     )
 
 
-def kept_artifacts(out: Path, manifest: Manifest) -> list[Artifact]:
-    """The artifacts of a bundle that is already at `out`. Raises InputError when that is of another model."""
+def kept_artifacts(out: Path, manifest: Manifest, say: Callable[[str], None]) -> list[Artifact]:
+    """The artifacts of a bundle that is already at `out`; `say` is told of those whose files somebody has removed.
+
+    Raises InputError when that is of another model.
+    """
     if not (out / MANIFEST).is_file():
         return []
     old = read_manifest(out)
@@ -70,7 +73,13 @@ def kept_artifacts(out: Path, manifest: Manifest) -> list[Artifact]:
     same = old.weights_sha256, old.chat_template_sha256
     if same != (manifest.weights_sha256, manifest.chat_template_sha256):
         raise InputError(f"{out}: holds the bundle of another model ({old.name}); give another OUT or remove it")
-    return list(old.artifacts)
+    kept = []
+    for artifact in old.artifacts:
+        if gone := [file for file in artifact.files if not (out / file).is_file()]:
+            say(f"{out / gone[0]}: no longer there, so its artifact leaves the bundle")
+        else:
+            kept.append(artifact)
+    return kept
 
 
 def link_all(out: Path, stage: Path) -> None:

@@ -22,6 +22,7 @@ from edgedc.cli import cli
 from edgedc.errors import InputError
 from export.gguf.quantize import contents
 from export.gguf.to_gguf import to_gguf
+from export.gguf.vocab import read_vocab
 from export.model.weights import open_weights
 
 TEXTS = ["How many apples does Tom have if he buys 12 and gives 3 away?", "The cost of 25 oranges — naïve, isn't it?"]
@@ -222,6 +223,16 @@ def test_a_second_format_joins_the_bundle_and_another_model_does_not(random_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "other"])
 
 
+def test_an_artifact_that_somebody_removed_leaves_the_bundle(random_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert export("--no-gate", "--quantization", "f16,q8_0", random_model, out).exit_code == 0
+    (out / "tiny-f16.gguf").unlink()
+    done = export("--no-gate", "--quantization", "q4_0", random_model, out)
+    assert done.exit_code == 0, done.exception
+    assert f"{out / 'tiny-f16.gguf'}: no longer there" in done.stderr
+    assert [a.quantization for a in read_manifest(out).artifacts] == ["q8_0", "q4_0"]
+
+
 def test_the_newest_model_is_taken_and_named(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,11 +281,21 @@ BREAKS = {
             edit_json(m / name, eos_token_id=None, eos_token=None)
             for name in ("config.json", "generation_config.json", "tokenizer_config.json")
         ],
-        "end-of-sequence",
+        "no end token: set eos_token",
     ),
     "pre-tokenizer": (lambda m: make_tokenizer(m, "punctuation"), "pre-tokenizer (Punctuation + ByteLevel)"),
     "normalizer": (lambda m: make_tokenizer(m, "lowercase"), "normalizer (Lowercase)"),
 }
+
+
+def test_what_ends_a_reply_of_the_model_ends_one_of_its_gguf(broken: Path) -> None:
+    """generation_config.json and config.json need not name the same token, and the model here ends at both."""
+    edit_json(broken / "config.json", eos_token_id=5)
+    edit_json(broken / "generation_config.json", eos_token_id=[1, 3])
+    assert read_vocab(broken, 416).ends == (3, 1, 5)  # the tokenizer's first
+    edit_json(broken / "generation_config.json", eos_token_id=416)
+    with pytest.raises(InputError, match="token 416 is to end a reply, and the model has the tokens 0 to 415"):
+        read_vocab(broken, 416)
 
 
 @pytest.mark.parametrize("name", BREAKS)
@@ -295,6 +316,11 @@ def test_a_bad_model_is_one_line_and_leaves_nothing(name: str, broken: Path, tmp
         (["--quantization", ""], "unknown quantization ''"),
         (["--format", "onnx", "--precision", "int3"], "precision 'int3' is not supported yet"),
         (["--prompts", "absent.jsonl"], "absent.jsonl"),
+        (["--format", "onnx", "--quantization", "q8_0"], "--quantization has no part in this export"),
+        (["--format", "onnx", "--llama-cpp", "."], "--llama-cpp has no part in this export"),
+        (["--precision", "int8"], "leave it out, or add --format onnx"),
+        (["--provider", "cuda"], "--provider has no part"),
+        (["--no-gate", "--prompts", "absent.jsonl"], "leave it out, or leave out --no-gate"),
     ],
 )
 def test_a_bad_flag_is_refused_before_work(flags: list[str], said: str, random_model: Path, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from conftest import demonstrations, write_rows
 from test_export import edit_json, make_model
 
 from edgedc.backends import open_backend
-from edgedc.bundle import read_manifest
+from edgedc.bundle import read_manifest, verify
 from edgedc.cli import cli
 from edgedc.errors import InputError
+from export.gate.candidates import Measured
 from export.gguf.tensors import read_tensors
 from train.fitting.sft import train
 from train.merge import merge
@@ -78,6 +79,12 @@ def test_an_adapter_alone(adapter: Path, model_folder: Path, tmp_path: Path) -> 
     assert isinstance(export("--adapter-only", model_folder, out).exception, InputError)
     more = export("--adapter", adapter, "--adapter-only", "--max-drop", "1%", model_folder, out)
     assert str(more.exception).endswith("leave out --max-drop")
+    for place in (tmp_path / "absent" / "adapter.gguf", tmp_path / "folder.gguf"):
+        (tmp_path / "folder.gguf").mkdir(exist_ok=True)
+        refused = export("--adapter", adapter, "--adapter-only", model_folder, place)
+        assert isinstance(refused.exception, InputError)
+        assert str(refused.exception).startswith(f"{place}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter.gguf", "folder.gguf"]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +146,26 @@ def test_the_smallest_type_that_loses_no_more_than_allowed(model_folder: Path, q
     assert (kept["passed"], artifact.passed) == (True, True)
     assert all(row["bytes"] <= artifact.bytes and not row["passed"] for row in tried)
     assert [path.suffix for path in (tmp_path / "out").glob("*.gguf")] == [".gguf"]
+
+
+def test_a_type_that_was_tried_in_vain_stays_where_it_was_kept(
+    model_folder: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert export("--no-gate", "--quantization", "q2_k,q8_0", model_folder, out).exit_code == 0
+    before = read_manifest(out)
+    monkeypatch.setattr("export.ship.candidate_types", lambda *_, **__: ["q2_k", "q4_0"])
+    monkeypatch.setattr(
+        "export.ship.measured",
+        lambda _folder, artifact, *_: Measured(artifact, float(artifact.quantization != "q2_k"), None, None, None),
+    )
+    done = export("--max-drop", "1%", "--prompts", questions, model_folder, out)
+    assert done.exit_code == 0, done.exception
+    manifest = read_manifest(out)
+    assert [a.quantization for a in manifest.artifacts] == ["q8_0", "q4_0", "q2_k"]
+    assert (manifest.artifacts[0], manifest.artifacts[2]) == before.artifacts
+    for artifact in manifest.artifacts:
+        verify(out, artifact)
 
 
 def test_a_model_without_a_chat_template_runs_on_raw_prompts(questions: Path, tmp_path: Path) -> None:

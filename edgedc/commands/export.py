@@ -108,6 +108,7 @@ def command(
     if out is None:
         stem = (adapter or model).resolve()
         out = stem.with_name(f"{stem.name}-bundle")
+    _check_flags(formats, gated)
     drop = workshop("export.gate.candidates").parse_drop(max_drop) if max_drop is not None else None
     order = workshop("export.order").Order(
         formats,
@@ -129,6 +130,20 @@ def command(
     if failed:
         lines = "; ".join(f"{a.path}: {a.gate['first_difference']}" for a in failed)
         raise GateError(f"not equal enough to {model}, marked in {out / 'manifest.json'}: {lines}")
+
+
+def _check_flags(formats: tuple[Format, ...], gated: bool) -> None:
+    """Raises InputError for a flag that would change nothing. A recipe's values may stand there for another run."""
+    idle = {
+        **({} if "gguf" in formats else dict.fromkeys(("quantizations", "llama_cpp"), "add --format gguf")),
+        **({} if "onnx" in formats else dict.fromkeys(("precisions", "provider"), "add --format onnx")),
+        **({} if gated else {"prompts": "leave out --no-gate"}),
+    }
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and (mend := idle.get(str(option.name))):
+            raise InputError(f"{option.opts[0]} has no part in this export: leave it out, or {mend}")
 
 
 def _adapter_alone(model: Path | None, adapter: Path | None, out: Path | None) -> None:

@@ -57,8 +57,11 @@ def adapter_to_gguf(base: Path, adapter: Path, out: Path, kind: Kind = "f16") ->
 
     llama.cpp has one alpha for all pairs, so what rank-stabilised scaling and alphas of single modules add to it goes
     into B. Raises InputError for an adapter that `read_adapter` refuses or that holds more than LoRA pairs, for a base
-    that `read_architecture` refuses, and for a value beyond `kind`; EdgedcError when the disk has no room.
+    that `read_architecture` refuses, for a value beyond `kind` and for an `out` that cannot be; EdgedcError when the
+    disk has no room.
     """
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"{out}: {'a folder' if out.is_dir() else 'its folder is not there'}; give another file")
     architecture = read_architecture(base)
     tensors = open_weights(base)
     read = read_adapter(adapter, tensors, tied=architecture.tied)

@@ -4,6 +4,7 @@ What llama.cpp would tokenize in another way is refused here rather than approxi
 src/llama-vocab.cpp of the version that llama-cpp-python 0.3.36 holds.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
+from edgedc.backends.chat import ChatTemplate, end_tokens, raw_prompts, special_tokens
 from edgedc.bundle import CHAT_TEMPLATE
 from edgedc.errors import InputError
 from edgedc.files import read_object
@@ -84,7 +86,7 @@ def read_vocab(model: Path, size: int) -> Vocab:
     ids = {token: number for number, token in enumerate(tokens)}
     settings = _optional(model / "tokenizer_config.json")
     bos, pad = (_id_of(settings.get(key), ids) for key in ("bos_token", "pad_token"))
-    ends = _ends(model, _id_of(settings.get("eos_token"), ids), size)
+    ends = _ends(model, ids, size)
     add_bos, add_eos = _added_around(path, bare, whole, bos, ends[0])
     return Vocab(
         model="llama" if spm else "gpt2",
@@ -171,7 +173,7 @@ def _tokens(path: Path, described: dict[str, Any], size: int) -> tuple[tuple[str
     filled = [by_id.get(number, (f"[PAD{number}]", TokenType.UNUSED)) for number in range(size)]
     tokens, types = zip(*filled, strict=True)
     if len(set(tokens)) < size:  # llama.cpp aborts
-        twice = next(token for k, token in enumerate(tokens) if token in tokens[:k])
+        twice = Counter(tokens).most_common(1)[0][0]
         raise InputError(f"{path}: two tokens have the text {twice!r}, which llama.cpp does not take")
     return tokens, types
 
@@ -218,8 +220,6 @@ def _space_prefix(model: Path, described: dict[str, Any]) -> bool:
     prefix = prefix_of(path, described)
     if prefix != "first":
         return prefix == "every"
-    from edgedc.backends.chat import ChatTemplate, raw_prompts, special_tokens
-
     template = _chat_template(model)
     chat = ChatTemplate(template, special_tokens(model), str(model)) if template else raw_prompts(model)
     prompt = chat.render([{"role": "user", "content": "a"}])
@@ -235,15 +235,12 @@ def _id_of(token: Any, ids: dict[str, int]) -> int | None:
     return ids.get(token["content"] if isinstance(token, dict) else token)
 
 
-def _ends(model: Path, eos: int | None, size: int) -> tuple[int, ...]:
-    """The tokenizer's EOS, then the others at which transformers' generate() stops."""
-    stops = _optional(model / "generation_config.json").get("eos_token_id")
-    if stops is None:
-        stops = read_object(model / "config.json").get("eos_token_id")
-    stops = stops if isinstance(stops, list) else [stops]
-    ends = tuple(dict.fromkeys(number for number in (eos, *stops) if number is not None))
-    if not ends or not all(isinstance(number, int) and 0 <= number < size for number in ends):
-        raise InputError(f"{model}: no valid end-of-sequence token in tokenizer_config.json or config.json (eos_token)")
+def _ends(model: Path, ids: dict[str, int], size: int) -> tuple[int, ...]:
+    """The tokenizer's EOS, then the others that `end_tokens` finds."""
+    eos = ids.get(special_tokens(model).get("eos_token", ""))
+    ends = tuple(sorted(end_tokens(model, ids.get), key=lambda number: (number != eos, number)))
+    if absent := [number for number in ends if not 0 <= number < size]:
+        raise InputError(f"{model}: token {absent[0]} is to end a reply, and the model has the tokens 0 to {size - 1}")
     return ends
 
 
