@@ -82,4 +82,6 @@ def remark(decomposer: Decomposer, decomposition: Decomposition, generation: Gen
         return beyond or f"no subquestions could be read from the decomposer's reply {generation.text[:80]!r}"
     if decomposition.exceeds(decomposer.cap):
         return f"{len(decomposition.subquestions)} subquestions, more than the {decomposer.cap} that were asked for"
+    if generation.finish_reason != "stop":
+        return f"the decomposition may not be whole: it ended as {generation.finish_reason!r}"
     return ""

@@ -224,6 +224,8 @@ def _remarks(begun: Begun, max_tokens: int) -> list[str]:
             notes.append(f"the solver's reply ({stage.name}) was cut at {max_tokens} tokens")
         elif reason in REFUSALS:
             notes.append(f"the solver would not answer ({stage.name}: {reason})")
+        elif reason not in ("stop", FAILED):  # servers say in words of their own that they gave up in the middle
+            notes.append(f"the solver's reply ({stage.name}) may not be whole: its server ended it as {reason!r}")
     if begun.mode == "interactive" and begun.decomposition:
         for number, subquestion in enumerate(begun.decomposition.subquestions, start=1):
             same = _filled(begun.decomposition, number, begun.solved) == subquestion.text

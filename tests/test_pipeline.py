@@ -372,6 +372,16 @@ def test_what_no_decomposer_was_asked_for_is_not_passed_on_and_that_is_said(mode
     assert max(map(len, made.notes)) < 300
 
 
+def test_a_reply_that_its_server_gave_up_is_not_taken_for_a_whole_one() -> None:
+    given_up = said("There are 3 cats, so", "insufficient_system_resource")
+    made, _ = ask("cot", [given_up])
+    assert made.notes == (
+        "the solver's reply (solve) may not be whole: its server ended it as 'insufficient_system_resource'",
+    )
+    made, _ = ask("static", ["The answer is: 7"], decomposer(said(TWO, "abort"), "remote"))
+    assert made.notes == ("the decomposition may not be whole: it ended as 'abort'",)
+
+
 def test_a_failed_call_has_sent_bytes_and_may_be_billed() -> None:
     error: SolverError = SolverTimeout("h: silence")
     error.cost = 0.5
