@@ -252,6 +252,12 @@ def test_a_proxy_or_a_tls_handshake_that_fails_lets_nothing_leave(monkeypatch: p
         assert (caught.value.doubtful, caught.value.bytes_sent, budget.spent) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("timeout_s", [float("inf"), 1e300])
+def test_a_call_may_take_for_ever(timeout_s: float) -> None:
+    with server(GOOD) as made, solver_at(made.url, timeout_s=timeout_s) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
+
+
 def test_a_call_that_is_ended_before_anything_was_sent_costs_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"

@@ -27,6 +27,8 @@ OnSending = Callable[[], None]
 # How long a reply that is whole waits for its usage, and a connection for its next use.
 _LAST_WORDS_S = 1.0
 _IDLE_S = 30.0
+# No socket waits for ever, as `--timeout inf` would have it.
+_LONGEST_SILENCE_S = 86_400.0
 # Codings that some servers use unasked. They make at most about a thousand bytes of one; others, and several in a row,
 # make millions, which httpx would hold at once.
 _BOUNDED = ("gzip", "deflate")
@@ -146,7 +148,7 @@ class Endpoint:
 
     def _work(self, line: Line, body: bytes, deadline: float, speech: Speech, progress: _Progress) -> None:
         """In a thread of its own."""
-        silence = max(0.001, min(self._timeouts.read_s, deadline - time.monotonic()))
+        silence = max(0.001, min(self._timeouts.read_s, deadline - time.monotonic(), _LONGEST_SILENCE_S))
         timeout = httpx.Timeout(silence, connect=min(self._timeouts.connect_s, silence))
         try:
             with line.client.stream(

@@ -99,7 +99,8 @@ class Failures:
         return self._failed(SolverUnreachable, f"the connection broke {where} ({error})", retry=True)
 
     def unconnected(self) -> Failed:
-        slow = f"no connection within {self.timeouts.connect_s:g} s: check {self.names.url} and the network"
+        within = min(self.timeouts.connect_s, self.timeouts.total_s)
+        slow = f"no connection within {within:g} s: check {self.names.url} and the network"
         return self._failed(SolverTimeout, slow, retry=True, sent=False, billed=False)
 
     def late(self) -> Failed:
