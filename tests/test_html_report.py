@@ -21,6 +21,7 @@ from edgedc.prices import Price
 
 PRICE = Price("gpt-4o-mini", 1.5e-7, 6e-7, 7.5e-8, "2026-01-01", "the test's own")
 LOCAL = "local llamacpp q8_0"
+FIVE_BEFOREHAND = CostSettings(fixed=5)
 CHROME = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
@@ -64,10 +65,9 @@ def bench(right: int = 20, n: int = 40) -> tuple[Results, list[Record]]:
     return results, [record for _, made, _ in systems for record in made]
 
 
-def html_of(results: Results, rows: list[Record], **more: object) -> str:
-    settings = CostSettings(fixed=5)
+def html_of(results: Results, rows: list[Record], settings: CostSettings = FIVE_BEFOREHAND, **more) -> str:
     compared = [compare(question, settings) for question in questions(json.loads(results.to_json()), {})]
-    return render(results, rows, compared, settings.fixed, **more)
+    return render(results, rows, compared, settings, **more)
 
 
 def put(folder: Path, name: str, right: int) -> Path:
@@ -90,6 +90,16 @@ def test_the_answer_the_sources_and_the_label_are_there_and_data_is_no_markup():
     assert set(charts) == {"pareto", "waits", "split", "even"}
     assert [row["accuracy"] for row in charts["pareto"]["data"]["values"]] == [0.75, 0.85, 0.5]
     assert len(charts["waits"]["data"]["values"]) == 120
+
+
+def test_hardware_and_the_assumptions_behind_costs_are_shown():
+    """Break-even counts hardware, so the chart of where the money goes must not leave it out."""
+    text = html_of(*bench(), CostSettings(kwh_price=0.25, hardware_price=1200, lifetime=3, utilisation=0.2))
+    assert "Electricity: $0.25 per kWh. Hardware: $1,200.00, spread over 3 years in which it works 20 % of" in text
+    charts = json.loads(re.search(r"const charts = (\{.*\});", text)[1])
+    ours = {row["part"]: row["dollars"] for row in charts["split"]["data"]["values"] if row["system"] == LOCAL}
+    assert ours["hardware"] == pytest.approx(1000 * 1200 / (3 * 365 * 86400 * 0.2) * 0.3)
+    assert "none is bought for this" in html_of(*bench())
 
 
 def test_nothing_in_it_is_loaded_from_elsewhere():

@@ -12,13 +12,15 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from edgedc.bench.cost import Comparison
+from edgedc.bench.cost import Comparison, CostSettings
 from edgedc.bench.metrics import Record
 from edgedc.bench.pair import Results
 from edgedc.bench.screen import answers, notes_of, quality_and_speed, title, tokens_and_money, under_load, waits
 
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito's, for all eyes
 _POINTS = 41  # of a break-even line
+_USUAL = CostSettings()
+_PARTS = ("solver", "decomposer", "electricity", "hardware")
 
 Spec = dict[str, Any]
 Section = tuple[str, str]  # heading, and HTML below it
@@ -28,13 +30,13 @@ def render(
     results: Results,
     records: Sequence[Record],
     compared: Sequence[Comparison] = (),
-    fixed: float = 0.0,
+    settings: CostSettings = _USUAL,
     latency: Sequence[Mapping[str, Any]] = (),
     gates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """The report's HTML.
 
-    `records` are the bench's raw rows. `compared` are costs with `fixed` US dollars spent beforehand; `latency` is what
+    `records` are the bench's raw rows. `compared` are costs under `settings`; `latency` is what
     `edgedc bench latency --output` wrote; `gates` are bundles' artifacts, as manifests have them, by bundles' names.
     """
     charts: dict[str, Spec] = {}
@@ -52,9 +54,14 @@ def render(
             "split",
             "Where the money goes",
             _split(results, compared),
-            "Tokens at the prices named below; electricity as named below.",
+            "Tokens at the prices named below; electricity and hardware as named below.",
         ),
-        ("even", "When it has paid", _break_even(results, compared, fixed), _even_said(compared, fixed)),
+        (
+            "even",
+            "When it has paid",
+            _break_even(results, compared, settings.fixed),
+            _even_said(compared, settings.fixed),
+        ),
     ):
         if spec is None:
             continue
@@ -62,7 +69,7 @@ def render(
         sections.append((heading, f'<div class="chart" id="{id}"></div><p class="source">{escape(source)}</p>'))
     if gates:
         sections.append(_quantisations(gates, latency))
-    sections.append(_sources(results, compared))
+    sections.append(_sources(results, compared, settings))
     solver = results.solver
     text = resources.files("edgedc").joinpath("bench", "assets")
     simulated = f"The solver ({solver.model}) is SIMULATED: its accuracy and its delays are made up."
@@ -129,7 +136,7 @@ def _speed(made: Mapping[str, Any] | None, test: str) -> float | None:
     return statistics.fmean(found[0]["samples_ts"]) if found else None
 
 
-def _sources(results: Results, compared: Sequence[Comparison]) -> Section:
+def _sources(results: Results, compared: Sequence[Comparison], settings: CostSettings) -> Section:
     machine, price = results.machine, results.solver.price
     counted = sorted({source for system in results.systems for source in system.token_sources})
     lines = [
@@ -143,9 +150,18 @@ def _sources(results: Results, compared: Sequence[Comparison]) -> Section:
         f"${1e6 * price.output:g} written; {price.date}, {price.source}.",
         f"Tokens were counted by: {', '.join(counted)}.",
         *(f"Energy of {made.name}: {made.energy}." for made in compared),
+        *([_assumed(settings)] if compared else []),
         f"Made {results.created}; raw rows: {results.rows}.",
     ]
     return "Where the figures come from", "".join(f'<p class="source">{escape(line)}</p>' for line in lines)
+
+
+def _assumed(settings: CostSettings) -> str:
+    said = f"Electricity: ${settings.kwh_price:g} per kWh. Hardware: "
+    if not settings.hardware_price:
+        return said + "none is bought for this."
+    years, worked = f"{settings.lifetime:g} years", f"{100 * settings.utilisation:g} % of the time"
+    return f"{said}${settings.hardware_price:,.2f}, spread over {years} in which it works {worked}."
 
 
 # -- charts
@@ -236,11 +252,13 @@ def _waits(results: Results, records: Sequence[Record]) -> Spec | None:
 
 
 def _split(results: Results, compared: Sequence[Comparison]) -> Spec | None:
-    electricity = {made.name: 1000 * made.local.electricity for made in compared}
+    local = {made.name: made.local for made in compared}
     data = []
     for s in results.systems:
-        parts = (("solver", s.solve_usd_per_1000), ("decomposer", s.decompose_usd_per_1000))
-        for order, (part, dollars) in enumerate((*parts, ("electricity", electricity.get(s.system)))):
+        own = local.get(s.system)
+        here = (1000 * own.electricity, 1000 * own.hardware) if own else (None, None)
+        spent = (s.solve_usd_per_1000, s.decompose_usd_per_1000, *here)
+        for order, (part, dollars) in enumerate(zip(_PARTS, spent, strict=True)):
             if dollars:
                 data.append({"system": s.system, "part": part, "dollars": dollars, "order": order})
     if not data:
@@ -249,7 +267,7 @@ def _split(results: Results, compared: Sequence[Comparison]) -> Spec | None:
     encoding = {
         "x": {"field": "dollars", "type": "quantitative", "title": "US dollars per 1,000 questions"},
         "y": {"field": "system", "type": "nominal", "title": None, "sort": systems},
-        "color": {"field": "part", "type": "nominal", "title": None, "sort": ["solver", "decomposer", "electricity"]},
+        "color": {"field": "part", "type": "nominal", "title": None, "sort": list(_PARTS)},
         "order": {"field": "order"},
     }
     return _spec(data, 34 * len(systems), mark={"type": "bar", "size": 20}, encoding=encoding)

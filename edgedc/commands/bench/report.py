@@ -62,4 +62,4 @@ def write_report(
         manifest = read_manifest(bundle)
         gates[manifest.name] = [asdict(artifact) for artifact in manifest.artifacts]
     compared = [compare(question, settings) for question in found]
-    write_text(html, render(results, records, compared, settings.fixed, measured, gates))
+    write_text(html, render(results, records, compared, settings, measured, gates))
