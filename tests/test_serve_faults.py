@@ -488,6 +488,23 @@ def test_a_bug_is_500_in_openais_form_and_the_server_goes_on(caplog: pytest.LogC
 # ---- what is counted
 
 
+def test_an_account_that_another_process_holds_stops_nobody_else() -> None:
+    held, free = threading.Event(), threading.Event()
+
+    def booked() -> float:
+        if threading.current_thread() is not threading.main_thread():  # it is made in the main one
+            held.set()
+            free.wait(10)
+        return 0.0
+
+    with behind(answer, booked=booked) as (running, _), ThreadPoolExecutor(1) as pool:
+        scraped = pool.submit(metrics_of, running)
+        assert held.wait(5)
+        assert httpx.get(running.url + "/models", timeout=5).status_code == 200
+        free.set()
+        assert scraped.result(5)["edgedc_booked_dollars"] == 0
+
+
 def test_counts_add_up() -> None:
     def act(handler: BaseHTTPRequestHandler, number: int) -> None:
         if number % 3 == 0:

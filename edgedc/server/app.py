@@ -34,7 +34,8 @@ def make_app(
         return json_response({"status": "ok"})
 
     async def measured(_: Request) -> Response:
-        return metrics.response()
+        # What is booked is read from the disk, and another process may hold the file.
+        return await asyncio.to_thread(metrics.response)
 
     async def models(_: Request) -> Response:
         return json_response({"object": "list", "data": [service.described(name) for name in service.models]})
