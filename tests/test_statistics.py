@@ -95,6 +95,7 @@ def test_the_bootstrap_interval_covers_the_mean() -> None:
         assert interval is not None
         covered += interval[0] <= 0.5 <= interval[1]
     assert covered >= 52
+    assert bootstrap_mean([0.0] * 40) == Estimate(0.0, None)
     assert bootstrap_mean([0.3, 0.7]) == Estimate(0.5, None)  # two values say nothing of their spread
 
 

@@ -16,7 +16,10 @@ NEEDS = 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval, which is None below NEEDS questions."""
+    """A figure with its 95 % interval.
+
+    None below NEEDS questions, and where drawing them anew changes nothing: 0 of 40 is no proof of 0.
+    """
 
     value: float
     interval: tuple[float, float] | None
@@ -165,4 +168,5 @@ def _estimate(upper: Sequence[float], lower: Sequence[float], draws: list[float]
         return Estimate(value, None)
     draws = sorted(draws)
     edge = round(0.025 * (len(draws) - 1))
-    return Estimate(value, (draws[edge], draws[-1 - edge]))
+    low, high = draws[edge], draws[-1 - edge]
+    return Estimate(value, (low, high) if low < high else None)
