@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedc.bench.quality import Share, quality_of, score_decomposition, wilson_interval
+from edgedc.catalogue import pulled
 from edgedc.cli import main
 from edgedc.decomposition import Decomposition, decomposition_of
 
@@ -116,6 +118,13 @@ def evaluate(capsys, tmp_path, monkeypatch):
 
 
 SIMULATED = ("--solver-model", "simulated-solver", "--price-as", "gpt-4o-mini", "--split", "test")
+
+
+def test_a_model_at_hand_is_a_decomposer_by_its_name(evaluate, bundle_folder):
+    shutil.copytree(bundle_folder, pulled() / "mine")
+    code, out, _ = evaluate("--decomposer", "mine", "--decomposer", "gold", "--limit", 2, "--json")
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert evaluate("--decomposer", "yours", "--limit", 2)[0] == 2
 
 
 def test_decomposers_are_compared_on_the_same_questions(evaluate):

@@ -46,8 +46,8 @@ class Evaluated:
     "decomposers",
     multiple=True,
     metavar="NAME",
-    help=f"{', '.join(NAMES)}, a bundle, or a JSONL file of decompositions; repeatable: the others are compared with "
-    "the first. none and cot are the solver alone.  [default: local]",
+    help=f"{', '.join(NAMES)}, a bundle, a name in  edgedc models, or a JSONL file of decompositions; repeatable: the "
+    "others are compared with the first. none and cot are the solver alone.  [default: local]",
 )
 @click.option("--mode", type=click.Choice(["static", "interactive"]), default="static", show_default=True)
 @click.option(

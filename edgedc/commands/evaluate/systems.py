@@ -8,6 +8,7 @@ from pathlib import Path
 from edgedc.bench.published import Cap
 from edgedc.bench.sources import file_system, gold_system, remembered
 from edgedc.bench.systems import BASELINES, System
+from edgedc.catalogue import find_model
 from edgedc.commands._local import Local, Settings, choose_local
 from edgedc.commands._solver import Opened
 from edgedc.errors import InputError
@@ -17,6 +18,10 @@ from edgedc.tasks import Example
 
 _ALONE = {"none": BASELINES[0], "cot": BASELINES[1]}
 NAMES = ("local", "remote", "gold", *_ALONE)
+
+
+def _is_model(name: str) -> bool:
+    return name == "local" or Path(name).is_dir() or (name not in NAMES and find_model(Path(name)).is_dir())
 
 
 class Decomposers:
@@ -32,11 +37,12 @@ class Decomposers:
         if name in _ALONE or name == "remote":
             if not solver:
                 raise InputError(f"--decomposer {name} needs a solver: name one with --solver-model, or give --replay")
-        elif name == "local" or Path(name).is_dir():
+        elif _is_model(name):
             self._choose(name, "own")
         elif name not in NAMES and not Path(name).is_file():
             raise InputError(
-                f"--decomposer {name}: no such file; give {', '.join(NAMES)}, a bundle, or a file of decompositions"
+                f"--decomposer {name}: no such file; give {', '.join(NAMES)}, a bundle, a name in  edgedc models, "
+                "or a file of decompositions"
             )
 
     def system(
@@ -48,7 +54,7 @@ class Decomposers:
         """
         if name in _ALONE:
             return replace(_ALONE[name], name=name)
-        if name == "local" or Path(name).is_dir():
+        if _is_model(name):
             local, decomposer = self._local(name, cap)
             return System(local.choice.manifest.name, mode, decomposer, local.key)
         most = self._most(cap)
