@@ -164,6 +164,13 @@ def test_joules_are_those_of_the_model_that_was_compared(tmp_path):
         joules_in(latency, [LOCAL["system"]])
 
 
+def test_a_small_amount_is_not_printed_as_nothing(tmp_path):
+    (tmp_path / "bench.json").write_text(json.dumps({"systems": [REMOTE, LOCAL]}))
+    lines = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "bench.json"), "--watts", "1"]).output.splitlines()
+    (ours,) = [line.split() for line in lines if line.startswith("local llamacpp q8_0  $")]  # 0.2 J are $1.7e-8
+    assert ours[5:7] == ["<$0.0001", "$0.0000"]  # electricity, and the hardware that nobody bought
+
+
 def test_costs_with_a_simulated_solver_say_so(tmp_path):
     path = tmp_path / "bench.json"
     path.write_text(json.dumps({"systems": [REMOTE, LOCAL], "solver": {"simulated": True}}))

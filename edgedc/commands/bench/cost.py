@@ -134,7 +134,8 @@ def _comparisons(compared: list[Comparison]) -> str:
 
 
 def _money(*dollars: float | None) -> list[str | None]:
-    return [None if d is None else f"${1000 * d:.4f}" for d in dollars]
+    """Of a thousand, and never a small amount that reads as nothing."""
+    return [None if d is None else "<$0.0001" if 0 < d < 1e-7 else f"${1000 * d:.4f}" for d in dollars]
 
 
 def _count(value: float | None) -> str:
