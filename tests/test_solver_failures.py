@@ -35,12 +35,15 @@ def test_a_passing_fault_is_retried(first: bytes) -> None:
     assert reply.bytes_sent == 2 * size
 
 
-def broken_off(connection: socket.socket) -> None:
-    connection.sendall(GOOD[:150])
+HEAD, _, BODY = GOOD.partition(b"\r\n\r\n")
+UNMEASURED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 
 
-def test_a_reply_that_breaks_off_is_asked_for_again() -> None:
-    with server(broken_off, GOOD) as made, solver_at(made.url, retries=1) as solver:
+@pytest.mark.parametrize("head", [HEAD + b"\r\n\r\n", UNMEASURED])
+@pytest.mark.parametrize("size", [0, 30, BODY.index(b"\n\n") + 2])  # before, in and behind the first event
+def test_a_reply_that_breaks_off_is_asked_for_again(head: bytes, size: int) -> None:
+    """Where no length is stated, the end of the connection is all that there is to be seen of it."""
+    with server(head + BODY[:size], GOOD) as made, solver_at(made.url, retries=1) as solver:
         assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
 
 
@@ -127,7 +130,7 @@ def test_the_servers_message_is_cut_and_made_printable() -> None:
         (sse(delta(content=["7"])), SolverReply, "not text"),
         (sse({"error": {"message": "overloaded"}}), SolverReply, "overloaded"),
         (sse(delta(content="The ans")), SolverReply, "ended before"),
-        (sse(delta(content="The ans"), "[DONE]"), SolverReply, "ended before"),
+        (sse(delta(content="The ans"), "[DONE]"), SolverReply, "no finish_reason"),
         (sse(delta(content="The answer is: 7"))[:-20], SolverUnreachable, "in the middle"),
         (GOOD[:20], SolverUnreachable, "before the reply"),
     ],

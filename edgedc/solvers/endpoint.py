@@ -18,7 +18,7 @@ from edgedc.generation import OnText
 from edgedc.solvers import SIMULATED
 from edgedc.solvers.failures import Failed, Failures, Names, Timeouts
 from edgedc.solvers.speech import Speech, secrets_of
-from edgedc.solvers.stream import Reply, read_error, read_stream, read_whole
+from edgedc.solvers.stream import BrokenOff, Reply, read_error, read_stream, read_whole
 from edgedc.solvers.wire import Line, Lines
 
 # Hears, in any thread, that a request is about to leave: from then on the server may bill it.
@@ -207,7 +207,8 @@ class Endpoint:
             if broken:
                 put(self.failures.broken(broken[0], sent=True, begun=begun))
             else:
-                put(self.failures.wrong(f"not a chat completion: {error}"))
+                # A connection without a length breaks like this: its end is all that comes.
+                put(self.failures.wrong(f"not a chat completion: {error}", retry=isinstance(error, BrokenOff)))
         return rest
 
 

@@ -81,9 +81,9 @@ class Failures:
             complaint=said if status in (400, 422) else "",
         )
 
-    def wrong(self, what: str) -> Failed:
+    def wrong(self, what: str, *, retry: bool = False) -> Failed:
         """What came is not the protocol."""
-        return self._failed(SolverReply, what, retry=False)
+        return self._failed(SolverReply, what, retry=retry)
 
     def broken(self, error: httpx.RequestError, *, sent: bool, begun: bool) -> Failed:
         """httpx gave up. `sent`: the request had begun to leave; `begun`: some of a reply had come."""

@@ -29,17 +29,24 @@ class Reply:
     last_token: float | None = None
 
 
+class BrokenOff(ValueError):
+    """The stream has ended, and the reply had not."""
+
+    def __str__(self) -> str:
+        return "the stream ended before the reply did"
+
+
 def read_stream(chunks: Iterable[bytes], speech: Speech, whole: Callable[[Reply], None]) -> Reply:
-    """Read a streamed reply to its end. Raises ValueError when it is not the protocol, or ends before the reply does.
+    """Read a streamed reply to its end. Raises ValueError when it is not the protocol, BrokenOff when it just ends.
 
     A chunk may hold any number of tokens, of text or of reasoning; the usage comes in a chunk without choices. `whole`
     hears of the reply as soon as it lacks nothing but, perhaps, its usage: what goes wrong after that is passed over,
     as the answer is there and paid for.
     """
-    reply = Reply()
+    reply, done = Reply(), False
     try:
         for data in _events(chunks):
-            if data == "[DONE]":
+            if done := data == "[DONE]":
                 break
             event = _object(data)
             _count(reply, event)
@@ -52,7 +59,8 @@ def read_stream(chunks: Iterable[bytes], speech: Speech, whole: Callable[[Reply]
         if not reply.finish_reason:
             raise
     if not reply.finish_reason:
-        raise ValueError("the stream ended before the reply did")
+        # A server that says that it is done would say so again.
+        raise ValueError("the stream ended, and the reply has no finish_reason") if done else BrokenOff
     return reply
 
 
@@ -130,6 +138,8 @@ def _events(chunks: Iterable[bytes]) -> Iterator[str]:
             raise ValueError(f"a line of the reply is longer than {MAX_BYTES} bytes")
         yield from (_data(line) for line in lines if line.startswith(b"data:"))
     if (line := b"".join(rest)).startswith(b"data:"):
+        if not line.rstrip().endswith((b"}", b"[DONE]")):
+            raise BrokenOff
         yield _data(line)
 
 
