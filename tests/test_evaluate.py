@@ -127,6 +127,15 @@ def test_a_model_at_hand_is_a_decomposer_by_its_name(evaluate, bundle_folder):
     assert evaluate("--decomposer", "yours", "--limit", 2)[0] == 2
 
 
+def test_rows_of_a_replay_at_another_pace_are_not_its_seconds(evaluate):
+    evaluate("--decomposer", "cot", *SIMULATED, "--limit", 2, "--record", "calls.jsonl")
+    again = ("--decomposer", "cot", "--split", "test", "--limit", 2, "--replay", "calls.jsonl", "--output", "r.jsonl")
+    assert evaluate(*again)[0] == 0  # at once, and its seconds are not shown
+    code, out, _ = evaluate(*again, "--timing", "emulated", "--first-token-s", 0.2, "--per-token-s", 0, "--json")
+    assert code == 0
+    assert json.loads(out)["seconds"] >= 0.2
+
+
 def test_decomposers_are_compared_on_the_same_questions(evaluate):
     systems = ("--decomposer", "gold", "--decomposer", "none", "--decomposer", "cot", "--decomposer", "remote")
     code, out, _ = evaluate(*systems, *SIMULATED, "--limit", 30, "--json", "--output", "rows.jsonl")

@@ -144,7 +144,7 @@ def _replayed(solving: Solving, timing: Timing, model: str) -> Answering:
     assert solving.replay is not None
     pace = timing if solving.timing == "emulated" else solving.timing
     solver = ReplaySolver(solving.replay, model, timing=pace)
-    identity = f"recorded {sha256_of(solving.replay)}"
+    identity = f"recorded {sha256_of(solving.replay)}, timing {pace}"  # rows keep their seconds
     price, timed = price_of(solving, solver.model), solving.timing != "none"
     return Answering(solver, identity, price, max_tokens=solving.solver_max_tokens, timed=timed)
 
