@@ -288,10 +288,19 @@ def test_an_answer_is_printed_even_if_the_outbox_breaks_while_it_comes(run: Run,
 def test_no_key_and_no_password_is_kept(run: Run, home: Path, server: Counting) -> None:
     url = server.url.replace("http://", "http://someone:pa55word@")
     server.unplug()
-    args = ("--solver-model", "m", "--solver-url", f"{url}?token=hidden", "--mode", "static", "--timeout", "0.2")
+    args = (
+        "--solver-model",
+        "m",
+        "--solver-url",
+        f"{url}?api-version=1&token=hidden",
+        "--mode",
+        "static",
+        "--timeout",
+        "0.2",
+    )
     for more in ((), ("--decomposer-url", f"{url}?token=hidden")):
         assert run("ask", QUESTION, *args, "--decomposer-model", "d", *more)[0] == 1
-    assert len(waiting(run)) == 2
+    assert [question["solver"] for question in waiting(run)] == [f"m at {server.url}?api-version=1"] * 2
     kept = b"".join(file.read_bytes() for file in home.iterdir())
     assert b"eggs" in kept
     for secret in (KEY, "pa55word", "hidden"):

@@ -92,6 +92,12 @@ def test_a_key_in_the_query_that_the_server_echoes_is_not_in_the_error() -> None
         assert f"POST /v1/chat/completions?key={KEY}&" in made.requests[0][0]
 
 
+def test_azure_s_version_stays_in_the_url_that_is_kept_and_a_key_does_not() -> None:
+    for query in (f"key={KEY}&api-version=2024-02-15-preview", f"api-version=2024-02-15-preview&{KEY}"):
+        with solver_at(f"http://127.0.0.1:1/v1?{query}#{KEY}") as solver:
+            assert solver.url == "http://127.0.0.1:1/v1?api-version=2024-02-15-preview"
+
+
 def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EDGEDC_API_KEY", "OPENAI_API_KEY", "EDGEDC_BASE_URL", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)

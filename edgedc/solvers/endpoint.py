@@ -78,7 +78,7 @@ class Endpoint:
         if api_key and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
             raise InputError("the server's key holds white space or other characters that no key has: check it")
         self.host = parts.netloc.rpartition("@")[2]
-        self.url = parts._replace(netloc=self.host, query="", fragment="").geturl()
+        self.url = parts._replace(netloc=self.host, query=_plain(parts.query), fragment="").geturl()
         self.simulated = False
         path = parts.path.rstrip("/") + "/chat/completions"
         self._relayed = via is not None
@@ -230,10 +230,20 @@ def _in_login(login: tuple[str, str] | None) -> Iterator[str]:
         yield base64.b64encode(":".join(login).encode()).decode()
 
 
+def _is_plain(part: str) -> bool:
+    """Any part of a query may be a key; but Azure's version is told by name."""
+    return part.startswith("api-version=")
+
+
+def _plain(query: str) -> str:
+    """What of a query may be shown and kept, for who asks there again."""
+    return "&".join(part for part in query.split("&") if _is_plain(part))
+
+
 def _in_query(query: str) -> Iterator[str]:
-    """Its values as they stand and as they are meant, as any may be a key; but Azure's version is told by name."""
+    """Its values that may be keys, as they stand and as they are meant."""
     for part in query.split("&"):
-        name, _, value = part.partition("=")
-        if name != "api-version":
+        if not _is_plain(part):
+            value = part.partition("=")[2]
             yield value
             yield unquote(value)
