@@ -29,7 +29,15 @@ from .order import Order, check_order
 from .over_base import over_base
 from .report import finish
 from .room import check_room, needed_bytes
-from .staging import bundle_manifest, kept_artifacts, link_all, with_artifacts, without_replaced, write_companions
+from .staging import (
+    alone,
+    bundle_manifest,
+    kept_artifacts,
+    link_all,
+    with_artifacts,
+    without_replaced,
+    write_companions,
+)
 
 NOTICE_S = 5.0
 NO_GATE, NO_GPU = "--no-gate", "no GPU"  # why an artifact was not gated, as the manifest has it
@@ -73,12 +81,13 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         manifest = bundle_manifest(whole, model.resolve().name, order.adapter)
         manifest = dataclasses.replace(manifest, recipe=manifest.recipe | {"export": order.recipe})
         check_order(whole, order)
-        kept = kept_artifacts(out, manifest, say)
         prompts = prompts_for(manifest, order.prompts) if order.gated else []
         calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
         weights = _weights(whole, manifest.name, order, say)
         dtype = reference_dtype(whole, available_memory(), say) if order.compares else "float32"
         check_room(out, needed_bytes(order, weights.sources, sum(prompt.generate for prompt in prompts)))
+        stack.enter_context(alone(out))
+        kept = kept_artifacts(out, manifest, say)
         stage = stack.enter_context(staged_folder(out))
         if kept:
             link_all(out, stage)

@@ -5,7 +5,8 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgedc import __version__
@@ -13,7 +14,7 @@ from edgedc.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from edgedc.backends import choose
 from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, Artifact, Manifest, now, read_manifest
 from edgedc.errors import InputError
-from edgedc.files import read_object, sha256_of
+from edgedc.files import check_replaceable, lock, read_object, sha256_of
 
 from .gguf.vocab import read_chat_template
 from .model.weights import open_weights
@@ -80,6 +81,27 @@ def kept_artifacts(out: Path, manifest: Manifest, say: Callable[[str], None]) ->
         else:
             kept.append(artifact)
     return kept
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Have the place of a bundle to ourselves: of two exports that begin from the same bundle, the one that ends last
+    would drop what the other has made. Raises InputError where another process has it, and for a place where no bundle
+    can be."""
+    check_replaceable(out)
+    path = out.with_name(f".{out.name}.lock")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made: {error.strerror}; give another folder") from error
+    with file:
+        lock(file, out)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file; an empty one does no harm
+                path.unlink()
 
 
 def link_all(out: Path, stage: Path) -> None:

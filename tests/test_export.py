@@ -338,6 +338,19 @@ def test_a_place_that_is_taken_is_left_alone(random_model: Path, tmp_path: Path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no flock")
+def test_two_exports_do_not_write_to_one_bundle(random_model: Path, tmp_path: Path) -> None:
+    """The one that ended last dropped what the other had made, and said nothing."""
+    import fcntl
+
+    with (tmp_path / ".out.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        refused = export("--no-gate", "--quantization", "q8_0", random_model, tmp_path / "out")
+        assert str(refused.exception).startswith(f"{tmp_path / 'out'}: another process is writing to it")
+    assert export("--no-gate", "--quantization", "q8_0", random_model, tmp_path / "out").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_an_interrupt_leaves_nothing(random_model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgedc", "export", "--no-gate", "--format", "gguf", "--format", "onnx"]
     with subprocess.Popen([*command, str(random_model), str(tmp_path / "out")], stderr=subprocess.PIPE) as process:

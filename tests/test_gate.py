@@ -202,7 +202,7 @@ def test_an_artifact_that_does_not_load_fails(bundle: Path, reference: Reference
     path.write_bytes(path.read_bytes()[:5000])
     done = gate(sabotaged, rewritten(sabotaged, artifact), PROMPTS, reference, CONTEXT)
     assert (done.passed, done.failed) == (False, ("runs",))
-    assert "does not run" in str(done.first_difference)
+    assert str(done.first_difference).startswith(f"does not run: {artifact.path}: ")
 
 
 SPECIAL = SpecialIds(1, 2, (2, 9), adds_bos=True)

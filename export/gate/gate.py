@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def gate(
             limits=limits,
             failed=("runs",),
             passed=False,
-            first_difference=f"does not run: {error}",
+            first_difference=f"does not run: {str(error).replace(f'{folder}{os.sep}', '')}",  # it is about to be moved
             reference_dtype=reference.dtype,
         )
     return dataclasses.replace(compare(prompts, reference, observed, limits), reference_dtype=reference.dtype)
