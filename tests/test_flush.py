@@ -6,6 +6,8 @@ import random
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -244,6 +246,19 @@ def test_answers_go_to_a_file_once(run: Run, server: Counting, tmp_path: Path) -
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["question"] for row in rows] == [f"Question {number}?" for number in range(3)]
     assert len({row["key"] for row in rows}) == 3
+
+
+def test_where_nothing_can_be_shown_no_more_is_paid_for(run: Run, server: Counting) -> None:
+    server.unplug()
+    for number in range(3):
+        assert run(*asked(server, "cot", f"How many eggs are {number}?"))[0] == 1
+    server.plug()
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-m", "edgedc", "flush"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "edgedc: stdout: cannot be written: No space left on device\n")
+    assert server.billed.total() == 1
+    assert len(run.rows("flush", "--json")) == 3
+    assert server.billed.total() == 3
 
 
 def test_the_ceiling_holds_and_what_is_left_stays(run: Run, server: Counting) -> None:

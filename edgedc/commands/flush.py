@@ -144,9 +144,9 @@ class _Flush:
             self._box.release(question.id)
             return
         kept = Kept(self._box, question)
-        refused = False
+        refused, row = False, None
         try:
-            error = self._answer(job, kept)
+            error, row = self._answer(job, kept)
         except BudgetError as broke:
             kept.wait(str(broke))
             raise
@@ -158,14 +158,20 @@ class _Flush:
         except BaseException:
             self._box.release(question.id)
             raise
-        if error:
+        if row:  # what cannot be shown is no reason to pay for the next one: it ends the run
+            try:
+                self._show(row, kept)
+            except BaseException:
+                self._box.release(question.id)
+                raise
+        elif error:
             kept.wait(error, refused=refused)
             click.echo(f"not answered: {job.question[:60]!r}: {error}", err=True)
             self._refused += refused
             self._error = self._error or error
 
-    def _answer(self, job: Job, kept: Kept) -> str:
-        """Why there is no answer; "" when there is one, and it has been shown."""
+    def _answer(self, job: Job, kept: Kept) -> tuple[str, Row | None]:
+        """Why there is no answer, or its row."""
         asked = kept.question.job["model"]  # a price that stood in for this one's is not another model's
         solver = self._desk.solver(job.model, job.url, job.price_as if job.model == asked else "")
         far = self._desk.far_decomposer(job)
@@ -178,12 +184,11 @@ class _Flush:
                 "cot",
             ):  # else it is the decomposer's fault
                 self._down.add((job.model, job.url))
-            return result.error
+            return result.error, None
         row = row_of(job, kept.question.key, result, solver, far, before=before)
         notes = [*row["notes"], *_history(job, kept.question)]
         history = {"shown_before": kept.question.shown, "doubtful": kept.question.doubtful}
-        self._show(row | {"notes": notes} | history, kept)
-        return ""
+        return "", row | {"notes": notes} | history
 
     def _show(self, row: Row, kept: Kept) -> None:
         """Before it is removed, so that a kill loses nothing; it is marked, so that it is known for shown then."""
