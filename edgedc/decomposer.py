@@ -13,6 +13,8 @@ Where = Literal["local", "remote"]
 
 # finish_reason of a reply that the model, or a filter between it and us, would not give
 REFUSALS = ("content_filter", "refusal")
+# and of one that is not whole: it was cut at its longest, or its server gave up (DeepSeek, OpenRouter, vLLM)
+CUT = ("length", "insufficient_system_resource", "error", "abort")
 
 
 class Generate(Protocol):
@@ -53,10 +55,10 @@ def decompose(
 def read_reply(generation: Generation) -> Decomposition:
     """The decomposition in a reply.
 
-    One that was cut off or refused is `unparsed`: the rest of it is unknown. So is one beyond MOST and LONGEST: it is
-    no decomposition that anybody asked for, and each subquestion costs a call in interactive mode.
+    One that is not whole, or was refused, is `unparsed`: the rest of it is unknown. So is one beyond MOST and LONGEST:
+    it is no decomposition that anybody asked for, and each subquestion costs a call in interactive mode.
     """
-    if generation.finish_reason in ("length", *REFUSALS):
+    if generation.finish_reason in (*CUT, *REFUSALS):
         return Decomposition((), "unparsed", generation.text)
     made = parse(generation.text)
     return Decomposition((), "unparsed", generation.text) if _beyond(made) else made
@@ -77,11 +79,13 @@ def remark(decomposer: Decomposer, decomposition: Decomposition, generation: Gen
     """
     if generation.finish_reason == "length":
         return f"the decomposition was cut at {decomposer.max_tokens} tokens"
+    if generation.finish_reason in CUT:
+        return f"the decomposition is not whole: its server ended it as {generation.finish_reason!r}"
     if decomposition.status == "unparsed":
         beyond = "" if generation.finish_reason in REFUSALS else _beyond(parse(generation.text))
         return beyond or f"no subquestions could be read from the decomposer's reply {generation.text[:80]!r}"
     if decomposition.exceeds(decomposer.cap):
         return f"{len(decomposition.subquestions)} subquestions, more than the {decomposer.cap} that were asked for"
     if generation.finish_reason != "stop":
-        return f"the decomposition may not be whole: it ended as {generation.finish_reason!r}"
+        return f"the decomposition may not be whole: its server ended it as {generation.finish_reason!r}"
     return ""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import get_args
 
 from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, begun_from, failed_stage, in_order, with_call
-from edgedc.decomposer import REFUSALS, Decomposer, Generate, Where, decompose, read_reply, remark
+from edgedc.decomposer import CUT, REFUSALS, Decomposer, Generate, Where, decompose, read_reply, remark
 from edgedc.decomposition import Decomposition, fill, prerequisites
 from edgedc.errors import InputError, SolverError, SolverRefused
 from edgedc.generation import Generation, Message, Solver
@@ -16,6 +16,7 @@ from edgedc.steps import run_steps
 
 __all__ = [
     "ASKED",
+    "CUT",
     "FAILED",
     "MODES",
     "REFUSALS",
@@ -224,8 +225,9 @@ def _remarks(begun: Begun, max_tokens: int) -> list[str]:
             notes.append(f"the solver's reply ({stage.name}) was cut at {max_tokens} tokens")
         elif reason in REFUSALS:
             notes.append(f"the solver would not answer ({stage.name}: {reason})")
-        elif reason not in ("stop", FAILED):  # servers say in words of their own that they gave up in the middle
-            notes.append(f"the solver's reply ({stage.name}) may not be whole: its server ended it as {reason!r}")
+        elif reason not in ("stop", FAILED):
+            whole = "is not whole" if reason in CUT else "may not be whole"
+            notes.append(f"the solver's reply ({stage.name}) {whole}: its server ended it as {reason!r}")
     if begun.mode == "interactive" and begun.decomposition:
         for number, subquestion in enumerate(begun.decomposition.subquestions, start=1):
             same = _filled(begun.decomposition, number, begun.solved) == subquestion.text

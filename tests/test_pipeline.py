@@ -376,10 +376,17 @@ def test_a_reply_that_its_server_gave_up_is_not_taken_for_a_whole_one() -> None:
     given_up = said("There are 3 cats, so", "insufficient_system_resource")
     made, _ = ask("cot", [given_up])
     assert made.notes == (
-        "the solver's reply (solve) may not be whole: its server ended it as 'insufficient_system_resource'",
+        "the solver's reply (solve) is not whole: its server ended it as 'insufficient_system_resource'",
     )
-    made, _ = ask("static", ["The answer is: 7"], decomposer(said(TWO, "abort"), "remote"))
-    assert made.notes == ("the decomposition may not be whole: it ended as 'abort'",)
+    made, _ = ask("auto", ["The answer is: 7"], decomposer(said(TWO, "abort"), "remote"))
+    assert made.decomposition
+    assert made.decomposition.status == "unparsed"
+    assert made.notes[0] == "the decomposition is not whole: its server ended it as 'abort'"
+    made, _ = ask("static", [said("The answer is: 7", "odd")], decomposer(said(TWO, "odd"), "remote"))
+    assert made.notes == (
+        "the decomposition may not be whole: its server ended it as 'odd'",
+        "the solver's reply (solve) may not be whole: its server ended it as 'odd'",
+    )
 
 
 def test_a_failed_call_has_sent_bytes_and_may_be_billed() -> None:

@@ -106,6 +106,7 @@ def test_solutions_that_were_cut_refused_or_empty_are_not_learnt(tmp_path: Path,
         method,
         screened("A?"),
         screened("B?", finish_reason="length"),
+        screened("B2?", finish_reason="insufficient_system_resource"),
         screened("C?", solution=" "),
         screened("D?", finish_reason="content_filter"),
         screened("E?", finish_reason="refusal", solution="I will not say that The answer is: 8"),
@@ -113,7 +114,7 @@ def test_solutions_that_were_cut_refused_or_empty_are_not_learnt(tmp_path: Path,
     )
     assert [pair.question for pair in pairs] == ["A?"]
     assert left_out == {
-        "with a solution that was cut": 1,
+        "with a solution that was cut": 2,
         "with a solution that was refused": 2,
         "with an empty solution": 2,
     }

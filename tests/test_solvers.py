@@ -77,6 +77,12 @@ def test_reasoning_is_counted_and_stays_out_of_the_text(name: str) -> None:
     assert (reply.usage.source, reply.reasoning_tokens, reply.usage.output_tokens) == ("estimate", 6, 7)
 
 
+@pytest.mark.parametrize("said", ["eos", "eos_token", "stop_sequence"])
+def test_the_end_of_a_whole_reply_has_one_name(said: str) -> None:
+    with server(sse(delta(content="7"), delta(said), "[DONE]")) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).finish_reason == "stop"
+
+
 def test_a_server_that_does_not_stream_is_understood() -> None:
     choice = {"message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
     body = json.dumps({"choices": [choice], "usage": USAGE}).encode()

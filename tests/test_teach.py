@@ -15,12 +15,14 @@ from conftest import write_rows
 from edgedc.cli import cli
 from edgedc.decomposition import decomposition_of
 from edgedc.errors import BudgetError, InputError, SolverTimeout
+from edgedc.generation import Generation
 from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.scripted import ScriptedSolver
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks import Example, Selection, load_examples
 from edgedc.tasks.microworld import problems
+from edgedc.usage import Usage
 from train.sets.pairs import read_pairs
 from train.teaching.draws import Form, row_of
 from train.teaching.teach import TeachSettings, teach
@@ -169,6 +171,7 @@ def test_of_rows_that_are_there_memory_holds_only_what_is_counted(tmp_path):
         ("I would rather not.", "unparsable", "unparsed"),
         ("No decomposition", "ok", "not_needed"),
         ("1. a?\n2. b?\n" + "x" * 2000, "truncated", "unparsed"),
+        (Generation("1. a?", Usage(9, 3), 0.1, 0.2, "abort"), "truncated", "unparsed"),  # its server gave up
         ("", "refused", "unparsed"),
         ("1. a?\n2. b?\n3. c?\n4. d?\n5. e?\n6. f?", "over_cap", "decomposed"),
     ],
@@ -178,7 +181,8 @@ def test_odd_replies_are_kept_and_counted(tmp_path, reply, outcome, status):
     result, _ = taught(EXAMPLES[:1], Scripted(reply), out)
     (row,) = rows_of(out)
     assert result.outcomes == {outcome: 1}
-    assert (row["status"], row["raw"]) == (status, reply[:1024])
+    text = reply.text if isinstance(reply, Generation) else reply[:1024]
+    assert (row["status"], row["raw"]) == (status, text)
 
 
 def test_what_failed_calls_cost_is_counted_in_the_next_run(tmp_path):

@@ -14,6 +14,7 @@ from edgedc.files import key_of
 from edgedc.generation import Generation, Message, OnText, Solver
 from edgedc.pipeline import (
     ASKED,
+    CUT,
     REFUSALS,
     Asked,
     Begun,
@@ -234,8 +235,9 @@ def _reply(last: Generation, stages: Sequence[Stage], whole: Object) -> Reply:
     summary = f"{usage.input_tokens} + {usage.output_tokens} tokens, {sent} bytes left this device"
     if last.finish_reason == "refusal":
         return Reply("", "stop", usage, whole, summary, refusal=last.text)
-    known = last.finish_reason in ("stop", "length", *REFUSALS)
-    return Reply(last.text, last.finish_reason if known else "stop", usage, whole, summary)
+    reason = "length" if last.finish_reason in CUT else last.finish_reason
+    known = reason in ("stop", "length", *REFUSALS)
+    return Reply(last.text, reason if known else "stop", usage, whole, summary)
 
 
 def _ignored(asked: ChatRequest, stages: Sequence[Stage]) -> list[str]:

@@ -11,6 +11,9 @@ from edgedc.usage import Usage
 
 MAX_BYTES = 8 * 2**20  # of what is held: a whole reply, a line of a stream, a stream's text
 
+# What some servers (Together, TGI, watsonx) call the end of a reply that is whole.
+_ENDS = dict.fromkeys(("eos", "eos_token", "stop_sequence"), "stop")
+
 _MOST_TOKENS = 10**9  # no reply has as many, and money is counted in floats
 
 
@@ -195,7 +198,7 @@ def _add(reply: Reply, speech: Speech, choice: dict[str, Any], part: Any, now: f
     reply.refused = speech.aside = reply.refused or bool(refusal)
     speech.add(text + refusal)
     reason = choice.get("finish_reason")
-    reply.finish_reason = _line(reason, 40) if isinstance(reason, str) else ""
+    reply.finish_reason = _ENDS.get(reason, _line(reason, 40)) if isinstance(reason, str) else ""
 
 
 def _line(text: str, limit: int = 200) -> str:

@@ -17,7 +17,7 @@ from edgedc.errors import InputError
 from edgedc.files import Row, numbered_rows
 from edgedc.generation import Message
 from edgedc.methods import METHODS, Method
-from edgedc.pipeline import REFUSALS
+from edgedc.pipeline import CUT, REFUSALS
 from edgedc.prompts import ANSWER_MARK, Style, decompose_messages, solve_messages
 
 __all__ = ["METHODS", "Method", "Pair", "decomposition_in", "kind_of", "read_pairs", "solver_messages", "unusable"]
@@ -163,7 +163,7 @@ def _unfit(row: Row, method: Method, cap: int | None) -> str:
     if method == "S_D-R" and not row["verdict"]:
         return "rejected by the screen"
     if method in ("S_E-T", "S_E-A"):
-        if row.get("finish_reason") == "length":
+        if row.get("finish_reason") in CUT:
             return "with a solution that was cut"
         if row.get("finish_reason") in REFUSALS:
             return "with a solution that was refused"

@@ -7,7 +7,7 @@ from edgedc.decomposition import Decomposition
 from edgedc.errors import InputError
 from edgedc.files import Row, key_of
 from edgedc.generation import Generation, Message
-from edgedc.pipeline import REFUSALS, read_reply
+from edgedc.pipeline import CUT, REFUSALS, read_reply
 from edgedc.prompts import Style, decompose_messages
 from edgedc.tasks import Example
 
@@ -99,7 +99,7 @@ def row_of(
 
 def _outcome(decomposition: Decomposition, reply: Generation | None, cap: int | None) -> str:
     """One word for counting; only `ok` is trained on."""
-    if reply and reply.finish_reason == "length":
+    if reply and reply.finish_reason in CUT:
         return "truncated"
     if reply and (reply.finish_reason in REFUSALS or not reply.text.strip()):
         return "refused"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from edgedc.files import Row, key_of
 from edgedc.generation import Generation, Message
-from edgedc.pipeline import REFUSALS
+from edgedc.pipeline import CUT, REFUSALS
 from edgedc.prices import Price
 from edgedc.prompts import final_answer
 from edgedc.tasks import Example, find_task
@@ -87,7 +87,7 @@ class Trials:
 
 def _passes(shown: Row, made: Generation) -> bool:
     """By the task's strict metric. A solution that was cut or refused is none, whatever stands in it."""
-    if made.finish_reason in ("length", *REFUSALS):
+    if made.finish_reason in (*CUT, *REFUSALS):
         return False
     # Some tasks score by `answers` alone; a row of one's own may have nothing but `answer`.
     answers = tuple(tuple(spans) for spans in shown.get("answers") or [[shown["answer"]]])
