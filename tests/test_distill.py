@@ -176,7 +176,7 @@ def test_an_artifact_that_failed_its_gate_is_told_again(copy: tuple[Path, Path])
         (("lora_rank = 4", 'method = "S_D-R"'), r"method S_D-R: is made from rows of  edgedc screen: add \[screen\]"),
         (("[export]", "[screen]\n[export]"), r"method S_D-T: is made from rows of  edgedc teach: say method = "),
         (("[export]", 'method = "S_D-R"\n[screen]\n[export]'), "no solver: name the model"),
-        (("limit = 16", "limit = -1"), "--limit -1: must be at least 0"),
+        (("limit = 16", "limit = 0"), "--limit 0: must be at least 1"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_made(tmp_path: Path, change: tuple[str, str], said: str) -> None:

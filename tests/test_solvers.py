@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import ASKED, GOOD, KEY, PRICE, USAGE, WORST, delta, error, http, server, solver_at, sse
 
+from edgedc.errors import SolverError
 from edgedc.ledger import Budget
 from edgedc.solvers.openai import open_solver
 from edgedc.solvers.speech import Speech
@@ -206,6 +207,15 @@ def test_what_a_server_does_not_take_is_known_at_every_temperature_and_a_tempera
         *((True, 1.5), (False, 1.5), (False, None), (False, 0.7), (False, 0.0))
     ]
     assert [reply.unsupported for reply in (hot, warm, cold)] == [("temperature",), (), ()]
+
+
+def test_a_complaint_that_quotes_a_question_about_seeds_is_none_about_the_seed() -> None:
+    refused = error("400 Bad Request", "against our rules: 'How many seeds are in a kilogram of poppies?'")
+    with server(refused, GOOD) as made, solver_at(made.url, seed=3) as solver:
+        with pytest.raises(SolverError, match="against our rules"):
+            solver.solve(ASKED, max_tokens=10)
+        solver.solve(ASKED, max_tokens=10)
+    assert [body["seed"] for _, body in made.requests] == [3, 3]
 
 
 def test_several_threads_may_hear_the_same_complaint() -> None:

@@ -119,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, request: dict[str, Any]) -> None:
         sampled = {"seed": request.get("seed") or 0} if request.get("temperature") else {}
         tokens = _tokens(self.server.reply(request["messages"], **sampled))
-        limit = request.get("max_completion_tokens", request.get("max_tokens"))
+        limit = request.get("max_completion_tokens") or request.get("max_tokens")
         kept = tokens if limit is None else tokens[:limit]
         reason = "stop" if kept == tokens else "length"
         read = sum(len(_tokens(message["content"])) for message in request["messages"])
@@ -190,7 +190,8 @@ def _checked(request: Any) -> dict[str, Any]:
         case _:
             raise ValueError("it needs a model and messages")
     for field in ("max_tokens", "max_completion_tokens"):
-        if not isinstance(request.get(field, 1), int) or request.get(field, 1) < 1:
+        limit = request.get(field)
+        if limit is not None and not (isinstance(limit, int) and limit >= 1):
             raise ValueError(f"{field} must be a positive integer")
     temperature, seed = request.get("temperature") or 0, request.get("seed") or 0
     if not (isinstance(temperature, int | float) and 0 <= temperature <= 2 and isinstance(seed, int)):

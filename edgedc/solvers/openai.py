@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -279,7 +280,7 @@ class OpenAISolver:
             self._refused.add("max_tokens")
             return True
         for name in _DISPENSABLE:
-            if name in complaint and name in sent:
+            if name in sent and re.search(rf"\b{name}\b", complaint):  # one may quote a question about seeds
                 self._refused.add(self._as_refused(name))
                 return True
         return False

@@ -86,8 +86,8 @@ def find_task(name: str) -> Task:
 
 def read_examples(selection: Selection) -> Iterator[Example]:
     """The selected examples, read as they are asked for. Raises InputError as the task's loader does."""
-    if selection.limit is not None and selection.limit < 0:
-        raise InputError(f"--limit {selection.limit}: must be at least 0")
+    if selection.limit is not None and selection.limit < 1:
+        raise InputError(f"--limit {selection.limit}: must be at least 1")
     for example in itertools.islice(find_task(selection.task).load(selection), selection.limit):
         yield replace(example, task=selection.task, split=example.split or selection.split)
 
