@@ -2,7 +2,7 @@
 
 EdgedcError                 1   something failed
 ├── InputError              2   the user's input, flag or file is wrong
-│   ├── ContextError            a prompt does not fit the model's context
+│   ├── ContextError            a prompt does not fit the model's context, or is too long for its price
 │   └── MissingExtra            an optional package is not installed
 ├── GateError               3   an exported artifact is not equal to the model it was made from
 ├── BudgetError             4   the next call could cost more than --max-cost leaves

@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgedc.errors import BudgetError, InputError
+from edgedc.errors import BudgetError, ContextError, InputError
 from edgedc.prices import Price
 from edgedc.usage import Usage
 
@@ -109,12 +109,12 @@ class Budget:
         """Set the worst case of a call aside, which may be sent `attempts` times.
 
         `wait`: where only the reservations of other calls stand in the way, wait for those to be settled. For callers
-        that hold no reservation themselves. Raises BudgetError when a ceiling does not allow it, and for a call that
-        may be too long for the price.
+        that hold no reservation themselves. Raises BudgetError when a ceiling does not allow it, and ContextError for
+        a call that may be too long for the price, with a ceiling or without one: what it costs is not known.
         """
         price = self.price
         if price.up_to is not None and input_tokens > price.up_to:
-            raise BudgetError(
+            raise ContextError(
                 f"a call could have {input_tokens:,} tokens, and the price of {price.model} ({price.source}) is for up "
                 f"to {price.up_to:,}: shorten the question, or give --prices FILE with a price without that limit"
             )

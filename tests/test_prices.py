@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedc.errors import BudgetError, InputError
+from edgedc.errors import ContextError, InputError
 from edgedc.ledger import Budget
 from edgedc.prices import Price, find_price, load_prices
 from edgedc.usage import Usage
@@ -94,7 +94,7 @@ def test_a_call_that_is_too_long_for_a_price_is_not_made_at_it(tmp_path: Path, m
     assert (price.input, price.output, price.up_to) == (1e-6, 2e-6, 200_000)
     budget = Budget(10, price)
     assert budget.reserve(200_000, 1000, attempts=4).worst == pytest.approx(0.808)
-    with pytest.raises(BudgetError, match=r"200,001 tokens.*price of m \(.*\) is for up to 200,000:.*--prices FILE"):
+    with pytest.raises(ContextError, match=r"200,001 tokens.*price of m \(.*\) is for up to 200,000:.*--prices FILE"):
         budget.reserve(200_001, 1000)
 
 

@@ -115,6 +115,25 @@ def test_a_server_that_is_down_is_not_asked_for_ever(tmp_path):
     assert len(down.asked) == 20
 
 
+@pytest.mark.parametrize("ceiling", [[], ["--max-cost", "1"]])
+def test_calls_that_are_too_long_for_their_price_are_missing_and_the_rest_is_asked(tmp_path, ceiling):
+    """25 of them in a row, which says nothing of the server."""
+    questions = [{"question": f"Question {k}: how many? {'x' * 2000 * (2 <= k < 27)}"} for k in range(30)]
+    data = write_rows(tmp_path / "data.jsonl", questions)
+    out, prices = tmp_path / "rows.jsonl", tmp_path / "prices.json"
+    price = {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}
+    prices.write_text(json.dumps({"m": price | {"input_cost_per_token_above_2k_tokens": 1e-5}}))
+    with serve(lambda messages: "1. First?\n2. Then?", "m", port=0, timing=AT_ONCE, simulated=True) as url:
+        task = ["--task", "jsonl", "--data", str(data), "--teacher", "m", "--teacher-url", url]
+        how = ["--prices", str(prices), "--concurrency", "1", *ceiling]
+        run = CliRunner().invoke(cli, ["teach", *task, *how, str(out)])
+    assert run.exit_code == 1
+    assert "25 draws are missing" in str(run.exception)
+    assert "is for up to 2,000: shorten the question, or give --prices FILE" in str(run.exception)
+    assert [row["id"] for row in rows_of(out)] == [f"data-{k + 1}" for k in (0, 1, 27, 28, 29)]
+    assert not out.with_name("rows.jsonl.spending").exists()
+
+
 def test_a_question_that_comes_twice_is_asked_once(tmp_path):
     teacher = Scripted()
     result, projection = taught([*EXAMPLES, *EXAMPLES], teacher, tmp_path / "rows.jsonl")

@@ -10,7 +10,7 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Generic, Literal, Protocol, TypeVar
 
-from edgedc.errors import BudgetError, EdgedcError, InputError
+from edgedc.errors import BudgetError, ContextError, EdgedcError, InputError
 from edgedc.files import Row
 
 Item = TypeVar("Item")
@@ -58,10 +58,11 @@ def run(
 ) -> Generator[Row | Failure[Item], None, None]:
     """A row or a failure per item, in any order, as they are made; items are taken only as there is room for them.
 
-    A call that raises an EdgedcError becomes a Failure. After 20 failures with nothing in between nothing more is
-    asked, and the error is raised once what is in flight has come; so is a BudgetError, at the first, and whatever
-    else a call or `items` raises. Ctrl-C asks nothing more, waits two seconds for what is in flight, and then
-    raises KeyboardInterrupt; until then the caller is not interrupted, so that a row is written whole.
+    A call that raises an EdgedcError becomes a Failure. After 20 of them with nothing in between, not counting prompts
+    that are too long, nothing more is asked, and the error is raised once what is in flight has come; so is a
+    BudgetError, at the first, and whatever else a call or `items` raises. Ctrl-C asks nothing more, waits two seconds
+    for what is in flight, and then raises KeyboardInterrupt; until then the caller is not interrupted, so that a row is
+    written whole.
 
     The caller writes the rows. It should close the iterator if it leaves it early (`contextlib.closing`).
     """
@@ -112,7 +113,7 @@ def _drive(items: Iterator[Item], workers: Workers[Item]) -> Iterator[Row | Fail
                     in_a_row = 0
                     yield result
                 case EdgedcError() if item_done is not None and not isinstance(result, BudgetError):
-                    in_a_row += 1
+                    in_a_row += not isinstance(result, ContextError)  # a long prompt: the other side is well
                     if in_a_row >= MOST_FAILURES:
                         asking, reason = False, reason or result
                     yield Failure(item_done, result)
