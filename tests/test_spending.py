@@ -2,7 +2,7 @@ from contextlib import suppress
 
 import pytest
 
-from edgedc.errors import BudgetError, EdgedcError, SolverTimeout
+from edgedc.errors import BudgetError, EdgedcError, InputError, SolverTimeout
 from train.calls.spending import Spending
 
 
@@ -48,6 +48,14 @@ def test_a_call_that_a_kill_cut_off_counts_at_its_worst_for_ever(tmp_path):
         rows["a"] = 0.25
         spending.answered("a", rows["a"])
     assert spending.total == total(tmp_path, rows) == 0.5 + 2.0
+
+
+def test_a_file_of_that_name_that_is_something_else_is_a_line_and_stays(tmp_path):
+    path = tmp_path / "rows.jsonl.spending"
+    path.write_text('{"key": "a"}\n')
+    with pytest.raises(InputError, match=r"rows.jsonl.spending: holds lines that edgedc did not write"):
+        opened(tmp_path, {})
+    assert path.read_text() == '{"key": "a"}\n'
 
 
 def test_failed_calls_add_up_over_runs_that_ask_other_things(tmp_path):

@@ -171,6 +171,14 @@ def test_rows_of_another_verb_are_not_added_to(tmp_path):
     assert (teacher.asked, out.read_text()) == ([], '{"key": "k", "verdict": true}\n')
 
 
+@pytest.mark.parametrize("row", [{}, {"unsupported": 3}, {"simulated": []}, {"cost": "?"}, {"usage": {"tokens": 3}}])
+def test_a_row_that_was_tampered_with_is_a_line(tmp_path, row):
+    whole = {"outcome": "ok", "unsupported": [], "simulated": False, "cost": None, "usage": None, "teacher": "teacher"}
+    out = write_rows(tmp_path / "rows.jsonl", [{"key": "k"} | (whole | row if row else {"outcome": "ok"})])
+    with pytest.raises(InputError, match="edgedc teach  did not write; give another file"):
+        taught(EXAMPLES, Scripted(cost=1.0), out)
+
+
 def test_of_rows_that_are_there_memory_holds_only_what_is_counted(tmp_path):
     out = tmp_path / "rows.jsonl"
     taught([Example("0", "Why?", "p" * 100_000)], Scripted(), out)

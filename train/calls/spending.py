@@ -5,7 +5,7 @@ from collections.abc import Container
 from pathlib import Path
 from types import TracebackType
 
-from edgedc.errors import BudgetError, EdgedcError, SolverError
+from edgedc.errors import BudgetError, EdgedcError, InputError, SolverError
 from edgedc.files import Row, RowAppender, write_text
 
 
@@ -32,6 +32,11 @@ class Spending:
         self.lost = sum((call["lost"] for call in self._calls.values()), 0.0)
 
     def _read(self, call: Row) -> None:
+        match call:
+            case {"lost": int() | float(), "asked": int() | float()}:
+                pass
+            case _:
+                raise InputError(f"{self._path}: holds lines that edgedc did not write: move it elsewhere")
         if call["lost"] or call["key"] not in self._keys:
             self._calls[call["key"]] = call
         else:

@@ -127,12 +127,13 @@ def screen(
     questions = _index(demonstrations, job, unusable_draws)
 
     def gist(row: Row) -> _Gist:
-        if "verdict" not in row:
-            raise InputError(f"{out}: holds rows that  edgedc screen  did not write; give another file to write to")
         counted = row["verdict"], row.get("draw", 0), len(row["subquestions"])
         return _Gist(*counted, row["simulated"], tuple(row["unsupported"]))
 
-    with Rows(out, gist, asked=job.name, price=job.price) as rows, Spending(out, rows.gists, rows.cost) as spending:
+    with (
+        Rows(out, "screen", gist, asked=job.name, price=job.price) as rows,
+        Spending(out, rows.gists, rows.cost) as spending,
+    ):
         failed: dict[str, EdgedcError] = {}
         passed = sum(_verdict(draws, rows.gists) is True for draws in questions)
         while lines := _next_lines(questions, rows.gists, failed):

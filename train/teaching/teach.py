@@ -120,13 +120,11 @@ def teach(
     """
 
     def gist(row: Row) -> _Gist:
-        if "outcome" not in row:
-            raise InputError(f"{out}: holds rows that  edgedc teach  did not write; give another file to write to")
         return _Gist(row["outcome"], tuple(row["unsupported"]), row["simulated"])
 
     sync_s = 0.0 if isinstance(teacher, RemoteTeacher) else SYNC_S
     with (
-        Rows(out, gist, asked=teacher.name, price=teacher.price, sync_s=sync_s) as rows,
+        Rows(out, "teach", gist, asked=teacher.name, price=teacher.price, sync_s=sync_s) as rows,
         Spending(out, rows.gists, rows.cost) as spending,
     ):
         return _ask(plan(examples, teacher, settings), teacher, settings, rows, spending, announce, report)
