@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from edgedc.backends.chat import raw_prompts, read_chat_template
+from edgedc.backends.chat import ChatTemplate, raw_prompts, special_tokens
 from edgedc.bundle import Artifact, Manifest, write_manifest
 from edgedc.errors import InputError
 from edgedc.files import scratch_folder, staged_folder
@@ -17,11 +17,12 @@ from .gate.candidates import Measured, candidate_types, choose, measured, model_
 from .gate.gate import gate, gated
 from .gate.memory import available_memory, reference_dtype
 from .gate.observe import Reference, reference_of
-from .gate.prompts import Prompt, prompts_for
+from .gate.prompts import Prompt, check_length, prompts_for
 from .gguf.imatrix import Importance, importance
 from .gguf.llama_cpp import find_converter
 from .gguf.quantize import UNQUANTIZED
 from .gguf.tensors import read_tensors
+from .gguf.vocab import read_chat_template
 from .model.adapter import with_adapter
 from .model.families import is_known, read_architecture
 from .model.weights import open_weights
@@ -83,6 +84,7 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         check_order(whole, order)
         prompts = prompts_for(manifest, order.prompts) if order.gated else []
         calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
+        check_length(whole, _chat(whole, manifest), [*prompts, *calibration], manifest.context_length)
         weights = _weights(whole, manifest.name, order, say)
         dtype = reference_dtype(whole, available_memory(), say) if order.compares else "float32"
         check_room(out, needed_bytes(order, weights.sources, sum(prompt.generate for prompt in prompts)))
@@ -112,6 +114,12 @@ def _weights(model: Path, name: str, order: Order, say: Say) -> Weights:
     if order.adapter:
         tensors = with_adapter(open_weights(model), order.adapter, tied=architecture.tied)
     return Weights(model, name, tensors)
+
+
+def _chat(model: Path, manifest: Manifest) -> ChatTemplate:
+    if manifest.chat_template_sha256 is None:
+        return raw_prompts(model)
+    return ChatTemplate(read_chat_template(model), special_tokens(model), str(model))
 
 
 def _make(work: Work) -> list[Artifact]:
@@ -149,8 +157,7 @@ def _make(work: Work) -> list[Artifact]:
 def _calibrated(work: Work) -> Importance | None:
     if not work.calibration:
         return None
-    raw = work.manifest.chat_template_sha256 is None
-    chat = raw_prompts(work.stage) if raw else read_chat_template(work.stage)
+    chat = _chat(work.stage, work.manifest)
     tick = _ticker(f"calibrating on {work.order.calibrate}", len(work.calibration), work.say)
     rendered = [chat.render(prompt.messages) for prompt in work.calibration]
     return importance(work.f16, rendered, work.manifest.context_length, on_prompt=tick)

@@ -177,7 +177,7 @@ def test_every_family_that_is_accepted_is_built_right(families: list[Path]) -> N
     assert accepted == set(genai.ROPE_TYPES)
     ids = list(range(5, 85))
     for model in families:
-        genai.check_model(model)
+        genai.check_model(model, "int4")
         built = OnnxBackend(model / "onnx" / "model.onnx", model, threads=1).logits(ids, start=0)
         expected = TransformersBackend(model, threads=1).logits(ids, start=0)
         assert (built.argmax(-1) == expected.argmax(-1)).mean() > 0.7, model.name
@@ -265,6 +265,14 @@ def test_a_model_that_would_be_built_wrong_is_refused(damage, said, model_folder
             export()
         assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_rows_that_int4_cannot_pack_are_refused_before_the_work(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "odd", "llama", intermediate_size=80)  # three blocks of 32
+    with pytest.raises(InputError, match=r"down_proj.weight has rows of 80 numbers, .*export it as int8"):
+        check_onnx(model, "int4")
+    check_onnx(model, "int8")
+    check_onnx(make_model(tmp_path / "even", "llama", intermediate_size=100), "int4")
 
 
 def test_rope_that_changes_with_the_length_is_refused(model_folder: Path, tmp_path: Path) -> None:

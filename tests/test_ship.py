@@ -87,6 +87,17 @@ def test_an_adapter_alone(adapter: Path, model_folder: Path, tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter.gguf", "folder.gguf"]
 
 
+@pytest.mark.parametrize("flags", [("--prompts", None), ("--no-gate", "--calibrate", None)])
+def test_questions_that_fill_the_context_are_told_before_the_work(flags, model_folder: Path, tmp_path: Path) -> None:
+    long = write_rows(tmp_path / "long.jsonl", [{"id": "1", "question": "How long is it, and how wide? " * 400}])
+    result = export(*(flag or long for flag in flags), model_folder, tmp_path / "out")
+    assert isinstance(result.exception, InputError)
+    assert "asked 'How long is it, and how wide? How long i' it reads 5619 tokens, all of its context of 1024" in str(
+        result.exception
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["long.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

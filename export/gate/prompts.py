@@ -1,10 +1,14 @@
 """What an exported artifact is compared on: questions of the task, and strings that tokenizers disagree about."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgedc.backends.chat import ChatTemplate
+from edgedc.backends.onnx import read_tokenizer
 from edgedc.bundle import Manifest
 from edgedc.decomposition import Decomposition
+from edgedc.errors import InputError
 from edgedc.generation import Message
 from edgedc.prompts import decompose_messages
 from edgedc.tasks import Selection, load_examples
@@ -96,3 +100,15 @@ def prompts_for(manifest: Manifest, file: Path | None) -> list[Prompt]:
     ]
     odd = [Prompt(text, [{"role": "user", "content": text}], generate=False) for text in ODD_STRINGS]
     return [*prompts, *odd]
+
+
+def check_length(model: Path, chat: ChatTemplate, prompts: Sequence[Prompt], context: int) -> None:
+    """Raises InputError for a question that leaves no room for a reply: backends would, but only after the work."""
+    tokenizer = read_tokenizer(model)
+    for prompt in prompts:
+        count = len(tokenizer.encode(chat.render(prompt.messages), add_special_tokens=False)) if prompt.generate else 0
+        if count >= context:
+            raise InputError(
+                f"{model}: asked {prompt.label[:40]!r} it reads {count} tokens, all of its context of {context}: name "
+                "shorter questions, or leave the comparison out with --no-gate"
+            )

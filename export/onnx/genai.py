@@ -5,6 +5,7 @@ stand beside the graph. https://onnxruntime.ai/docs/genai/howto/build-model.html
 """
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgedc.errors import InputError
 from edgedc.files import read_object
 
 from ..model.families import read_windows
+from ..model.weights import open_weights
 from .first_score import add_first_score
 
 # The architectures whose graphs were compared with transformers', and the rope scalings that reach the graph. The
@@ -30,6 +32,8 @@ ROPE_TYPES = {
 # int8 cannot quantise an embedding that the output layer shares. Of int4's methods k_quant_mixed, which gives the
 # sensitive matrices eight bits, keeps the model's text; the default one visibly does not.
 OPTIONS = {"int8": {"shared_embeddings": "false"}, "int4": {"algo_config": "k_quant_mixed"}, "fp16": {}}
+
+BLOCK = 32  # how many numbers of a row share a scale in the builder's int4
 
 # GenAI's tokenizer reads them where the graph is.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -47,8 +51,8 @@ GREEDY = {
 }
 
 
-def check_model(model: Path) -> None:
-    """Raises InputError for a model whose graph the builder cannot make, or would make wrong. Reads only configs."""
+def check_model(model: Path, precision: str) -> None:
+    """Raises InputError for a model whose graph the builder cannot make, or would make wrong. Reads no weights."""
     check_model_folder(model)
     config = read_object(model / "config.json")
     architecture = next(iter(config.get("architectures") or ()), None)
@@ -74,6 +78,19 @@ def check_model(model: Path) -> None:
             f"{model / 'config.json'}: ONNX Runtime GenAI's builder would give other layers of {architecture} the "
             f"sliding window of {windows.named} tokens than have it; export it as fp32, or to GGUF"
         )
+    if precision == "int4":
+        _check_rows(model)
+
+
+def _check_rows(model: Path) -> None:
+    """onnxruntime's quantiser (1.31.1) packs the zero points of two blocks of a row into a byte, and fails where one
+    is left over."""
+    for tensor in open_weights(model).values():
+        if len(tensor.shape) == 2 and "_proj." in tensor.name and math.ceil(tensor.shape[1] / BLOCK) % 2:
+            raise InputError(
+                f"{tensor.file}: {tensor.name} has rows of {tensor.shape[1]} numbers, an odd count of int4's blocks of "
+                f"{BLOCK}, which ONNX Runtime cannot pack; export it as int8"
+            )
 
 
 def build(model: str, out: Path, precision: str, provider: str, context_length: int) -> str:

@@ -42,7 +42,7 @@ def check_onnx(model: Path, precision: str, provider: str = "cpu") -> None:
         return
     if importlib.util.find_spec("onnxruntime_genai") is None:
         raise MissingExtra("onnxruntime-genai", "export")
-    genai.check_model(model)
+    genai.check_model(model, precision.lower())
 
 
 def to_onnx(
