@@ -274,6 +274,37 @@ def test_the_verb_teaches_over_http_within_its_budget(tmp_path):
     assert done.stdout.endswith(f"${sum(row['cost'] for row in rows):.6f}\n")
 
 
+def test_an_answer_that_was_forgotten_or_corrected_is_put_in_and_nothing_is_paid_again(tmp_path):
+    """Without one no row can be screened."""
+    data, rows, link = tmp_path / "data.jsonl", tmp_path / "rows.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(rows)
+    known = [{"question": p.question, "gold": p.answer} for p in problems("train", 5)]
+    with simulated_server(problems("train", 5), timing=AT_ONCE) as url:
+        args = ("--task", "jsonl", "--data", data, "--teacher", MODEL, "--teacher-url", url, link)
+        write_rows(data, known)
+        invoke(*args)
+        before = rows_of(rows)
+        done = invoke("--answer-column", "gold", *args)
+        assert "note: 5 rows" in done.stderr
+        assert "calls to make" not in done.stderr
+        assert sorted(row["answer"] for row in rows_of(rows)) == sorted(str(row["gold"]) for row in known)
+        write_rows(data, [known[0] | {"gold": 99}, *known])  # of a question that comes twice the first counts
+        assert "note: 1 rows" in invoke("--answer-column", "gold", *args).stderr
+        assert "note" not in invoke("--answer-column", "gold", *args).stderr
+        assert "note" not in invoke(*args).stderr  # it takes none away
+    assert {row["answer"] for row in rows_of(rows) if row["question"] == known[0]["question"]} == {"99"}
+    assert [row | {"answer": ""} for row in rows_of(rows)] == before
+    assert link.is_symlink()
+
+
+def test_a_disk_that_is_full_behind_stdout_is_a_line(tmp_path):
+    words = [sys.executable, "-m", "edgedc", "teach", "--limit", "2", str(tmp_path / "rows.jsonl")]
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    assert (run.returncode, len(rows_of(tmp_path / "rows.jsonl"))) == (1, 2)
+    assert run.stderr.splitlines()[-1] == "edgedc: stdout: cannot be written: No space left on device"
+
+
 def test_the_verb_says_so_when_nothing_came(tmp_path):
     out = tmp_path / "rows.jsonl"
     done = invoke("--limit", 2, "--teacher", "m", "--teacher-url", "http://127.0.0.1:9/v1", "--retries", 0, out)

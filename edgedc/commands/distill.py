@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from edgedc.bench.table import table
 from edgedc.bundle import read_manifest
 from edgedc.commands._made import keys_of, make, settings_of
+from edgedc.commands._say import say
 from edgedc.commands._verbs import run, values
 from edgedc.errors import GateError, InputError
 from edgedc.files import beside, read_rows
@@ -60,7 +61,7 @@ def command(out: Path, selection: Selection, recipe: str) -> None:  # noqa: ARG0
         if step.verb in ROWS:
             chosen[step.made] = _chosen(step)
         told.append(_told(step, seconds, chosen.get(step.made, step.made)))
-    click.echo(table(("step", "made", "result", "time", "cost"), told))
+    say(table(("step", "made", "result", "time", "cost"), told))
     failed = [a for a in read_manifest(steps[-1].made).artifacts if a.passed is False]
     if failed:
         lines = "; ".join(f"{a.path}: {a.gate['first_difference']}" for a in failed)

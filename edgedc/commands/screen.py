@@ -7,6 +7,7 @@ import click
 
 from edgedc.bench.table import table
 from edgedc.commands._asking import Asking, dollars
+from edgedc.commands._say import say
 from edgedc.errors import SolverError
 from edgedc.flags import flags
 from edgedc.workshop import workshop
@@ -33,11 +34,11 @@ def command(screensettings: Any, demonstrations: Path, out: Path) -> None:
 
     with asking.kept_in(out):
         made = module.screen(demonstrations, out, job, screensettings, announce=asking.announce, report=report)
-    click.echo(f"{out}: {made.passed} of {made.questions} questions have a decomposition that passed")
+    say(f"{out}: {made.passed} of {made.questions} questions have a decomposition that passed")
     if made.by_draw:
-        click.echo(table(["", "passed (95 % interval)", "draws tried"], _cells(made)))
+        say(table(["", "passed (95 % interval)", "draws tried"], _cells(made)))
     for line in _notes(made, job.price):
-        click.echo(line)
+        say(line)
     if made.unfinished:
         raise SolverError(f"{out}: {made.unfinished} questions are unfinished, run again to ask on; last: {made.error}")
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgedc.commands._asking import Asking, dollars
+from edgedc.commands._say import say
 from edgedc.errors import EdgedcError, InputError
 from edgedc.flags import flags
 from edgedc.tasks import Example, Selection, read_examples
@@ -31,8 +32,8 @@ def command(selection: Selection, teachsettings: Any, out: Path) -> None:
     """Write demonstrations to OUT, JSONL, one row a draw.
 
     The teacher is a model behind an OpenAI-compatible endpoint, a model on this machine, or `gold`: the task's own
-    decompositions. Draws that OUT already has are not asked for again. What could not be had is counted (exit code 1)
-    and asked for by the next run.
+    decompositions. Draws that OUT already has are not asked for again, but get the answers that the data has by now.
+    What could not be had is counted (exit code 1) and asked for by the next run.
 
     --max-cost is a ceiling on all that OUT has cost. Before each call the most that it could cost is set aside. What
     calls may have cost that failed, or were cut off by a kill, is counted too, and kept in OUT.spending.
@@ -52,17 +53,19 @@ def command(selection: Selection, teachsettings: Any, out: Path) -> None:
         line = f"{now.done} of {now.total} draws{failed}{dollars(', ', now.spent)}"
         asking.report(line, now.error, last=now.done == now.total)
 
+    module = workshop("train.teaching.teach")
+    plan = module.plan(questions, teacher, teachsettings)
+    if renewed := workshop("train.teaching.renew").renew_answers(out, plan):
+        click.echo(f"note: {renewed} rows of {out} got the answers that the data has now", err=True)
     with asking.kept_in(out):
-        taught = workshop("train.teaching.teach").teach(
-            questions, teacher, out, teachsettings, announce=announce, report=report
-        )
+        taught = module.teach(questions, teacher, out, teachsettings, announce=announce, report=report)
     if taught.simulated:
         click.echo("The teacher is simulated.", err=True)
     for name in sorted(taught.unsupported):
         click.echo(f"note: the server does not take our {name}: its own default was used (`unsupported`)", err=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in taught.outcomes.most_common())
     rows = f"{taught.outcomes.total()} rows" + (f": {counts}" if counts else "")
-    click.echo(f"{out}: {rows}{dollars('; ', taught.spent)}")
+    say(f"{out}: {rows}{dollars('; ', taught.spent)}")
     if taught.lost:
         click.echo(f"{dollars('', taught.lost)} of it is the most that calls without a row may have cost", err=True)
     if taught.missing:

@@ -72,8 +72,7 @@ def row_of(
         "split": draw.example.split,
         "question": draw.example.question,
         "premise": draw.example.premise,
-        "answer": draw.example.answer,
-        "answers": [list(spans) for spans in draw.example.answers],
+        **gold_of(draw.example),
         "draw": draw.number,
         "seed": draw.seed,
         "status": decomposition.status,
@@ -95,6 +94,11 @@ def row_of(
         "bytes_sent": reply.bytes_sent if reply else 0,
         "simulated": simulated,
     }
+
+
+def gold_of(example: Example) -> Row:
+    """The part of a row that says what is right, and has no part in what the teacher is asked."""
+    return {"answer": example.answer, "answers": [list(spans) for spans in example.answers]}
 
 
 def _outcome(decomposition: Decomposition, reply: Generation | None, cap: int | None) -> str:
