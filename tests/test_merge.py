@@ -159,6 +159,62 @@ def test_a_damaged_adapter_is_refused(make, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def _without(part: str):
+    return lambda weights: {name: tensor for name, tensor in weights.items() if part not in name}
+
+
+def _renamed(weights):
+    return {name.removeprefix("base_model."): tensor for name, tensor in weights.items()}
+
+
+def _deeper(weights):
+    return weights | {"base_model.model.model.layers.99.mlp.up_proj.lora_A.weight": torch.zeros(4, 256)}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_without("layers.1."), r"adapter_model\.safetensors lacks .*layers\.1\."),
+        (_without("lora_B"), r"adapter_model\.safetensors lacks .*lora_B"),
+        (_without(""), r"adapter_model\.safetensors lacks "),
+        (_renamed, r"adapter_model\.safetensors lacks "),
+        (_deeper, r"layers\.99\.mlp\.up_proj\.lora_A.* has no place on its base demo-base"),
+    ],
+    ids=["a layer", "half of each", "all", "by other names", "too much"],
+)
+def test_matrices_that_are_not_where_they_belong_are_refused(make, tmp_path, change, said) -> None:
+    """peft leaves them out, and then what is merged agrees with base and adapter: both are the base."""
+    file = make(lora()) / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file)
+    with pytest.raises(InputError, match=said):
+        merge(file.parent, tmp_path / "out", MergeSettings())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{", "not the settings of an adapter"),
+        ("[]", "not the settings of an adapter"),
+        ('{"peft_type": "LORRA"}', "not the settings of an adapter: 'LORRA'"),
+        ('{"peft_type": "LORA", "r": "4", "target_modules": ["q_proj"]}', "does not fit its base demo-base"),
+        ('{"peft_type": "LORA", "lora_alpha": null, "target_modules": ["q_proj"]}', "does not fit its base demo-base"),
+    ],
+)
+def test_settings_that_are_none_are_one_line(make, tmp_path, settings, said) -> None:
+    adapter = make(lora())
+    (adapter / "adapter_config.json").write_text(settings)
+    with pytest.raises(InputError, match=said):
+        merge(adapter, tmp_path / "out", MergeSettings())
+
+
+def test_half_an_adapter_is_one_line(make, tmp_path) -> None:
+    file = make(lora()) / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"does not fit its base demo-base: .*header"):
+        merge(file.parent, tmp_path / "out", MergeSettings())
+
+
 def test_odd_rows_to_compare_on(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     odd = [

@@ -109,7 +109,10 @@ def _check(adapter: Path) -> Manifest:
         raise InputError(f"{adapter}: not an adapter but a whole model already: there is nothing to merge")
     check_files(adapter)
     manifest = read_manifest(adapter)
-    config = PeftConfig.from_pretrained(str(adapter))
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{adapter / CONFIG}: not the settings of an adapter: {_in_a_line(error)}") from error
     if config.is_prompt_learning:
         raise InputError(f"{adapter}: {config.peft_type} changes the prompt and no weight: it cannot be merged")
     return manifest
@@ -145,15 +148,28 @@ def _in_float32(load: Load, onto: str) -> PreTrainedModel:
 
 
 def _adapted(base: PreTrainedModel, adapter: Path, manifest: Manifest) -> PeftModel:
-    if getattr(base.config, "tie_word_embeddings", False):
-        with safe_open(adapter / WEIGHTS, "pt") as stored:
-            check_untied(adapter, (key for key in stored.keys() if ".lora_" in key))  # noqa: SIM118 (not a dict)
     try:
+        if getattr(base.config, "tie_word_embeddings", False):
+            with safe_open(adapter / WEIGHTS, "pt") as stored:
+                check_untied(adapter, (key for key in stored.keys() if ".lora_" in key))  # noqa: SIM118 (not a dict)
         with _quiet():
-            return PeftModel.from_pretrained(base, str(adapter))
-    except (RuntimeError, SafetensorError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{adapter}: does not fit its base {manifest.base}: {reason}") from error
+            tuned = PeftModel.from_pretrained(base, str(adapter))
+            # Once more, as only this tells what found no place. Without it, what is merged would agree all the same.
+            read = tuned.load_adapter(str(adapter), tuned.active_adapter)
+    except (RuntimeError, SafetensorError, ValueError, TypeError) as error:
+        raise InputError(f"{adapter}: does not fit its base {manifest.base}: {_in_a_line(error)}") from error
+    if read.missing_keys:
+        raise InputError(f"{adapter}: {WEIGHTS} lacks {min(read.missing_keys)}; copy or train the adapter again")
+    if read.unexpected_keys:
+        raise InputError(
+            f"{adapter}: {min(read.unexpected_keys)} has no place on its base {manifest.base}, by {CONFIG}; copy or "
+            "train the adapter again"
+        )
+    return tuned
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _merged(load: Load, onto: str, adapter: Path, manifest: Manifest, dtype: torch.dtype) -> PreTrainedModel:
@@ -167,7 +183,7 @@ def _merged(load: Load, onto: str, adapter: Path, manifest: Manifest, dtype: tor
         with _quiet():
             model = tuned.merge_and_unload(safe_merge=False)
     except (ValueError, NotImplementedError) as error:
-        raise InputError(f"{adapter}: peft cannot merge it: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"{adapter}: peft cannot merge it: {_in_a_line(error)}") from error
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight.data).all():
             raise InputError(f"{adapter}: {name} is not finite with this adapter: it is damaged, train again")
