@@ -18,7 +18,8 @@ from edgedc.catalogue import SOURCE, Source, pulled, source_of
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.files import sha256_of, write_text
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = r"\w(?:[\w.-]*\w)?"
+_REPOSITORY = re.compile(f"{_NAME}/{_NAME}")
 _QUANTIZATION = re.compile(r"[-._]((?:I?Q\d\w*|F16|BF16|F32))\.gguf$", re.IGNORECASE)
 # Of a model folder; nothing that could hold code.
 _MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "README.md")
@@ -199,8 +200,6 @@ def _as_bundle(stage: Path, repository: Repository, file: RemoteFile, sha256: st
 
 def _asked(what: str, ask: Callable[[Any], Any]) -> Any:
     """What the hub's library says, its errors as ours. It reads HF_ENDPOINT and HF_TOKEN by itself."""
-    import httpx
-
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -216,9 +215,9 @@ def _asked(what: str, ask: Callable[[Any], Any]) -> Any:
         raise InputError(
             f"{what}: the hub has no such model, or not for you: check the name, or set HF_TOKEN"
         ) from error
-    except (OSError, httpx.HTTPError) as error:  # requests' are OSErrors; newer versions of the library use httpx
-        said = str(error).strip().splitlines()
-        raise EdgedcError(f"{what}: the hub cannot be reached, or failed: {said[0] if said else error!r}") from error
+    except Exception as error:  # of requests, httpx or httpx2: the library's versions each have their own
+        said = (str(error).strip() or repr(error)).splitlines()[0]
+        raise EdgedcError(f"{what}: the hub cannot be reached, or failed: {said}") from error
 
 
 def _there(names: Sequence[str]) -> str:

@@ -220,6 +220,12 @@ def test_only_a_bundle_can_be_checked(copy: Path, tmp_path: Path) -> None:
     assert "a model folder; name a bundle" in str(doctor(copy).exception)
 
 
+def test_a_bundle_may_be_named_as_models_names_it() -> None:
+    done = doctor("default")
+    assert done.exit_code == 0
+    assert re.search(r"smoke prompt +ok", done.stdout)
+
+
 def test_without_a_bundle_it_says_what_is_installed() -> None:
     done = doctor()
     assert done.exit_code == 0

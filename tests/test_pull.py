@@ -16,6 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgedc.cli import cli
+from edgedc.errors import EdgedcError
+from edgedc.hub import _asked
 
 DEMO_BASE = Path(__file__).parents[1] / "edgedc" / "models" / "demo-base"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -234,6 +236,8 @@ def test_a_second_pull_compares_and_does_not_fetch(hub, edgedc, box):
         ("box", "give OWNER/NAME"),
         ("someone/nothing", "no such model"),
         ("someone/box@v9", "no such revision"),
+        ("../box", "give OWNER/NAME"),
+        ("someone/..", "give OWNER/NAME"),
         ("someone/empty", "no bundle, no GGUF and no safetensors"),
     ],
 )
@@ -252,3 +256,18 @@ def test_a_hub_that_cannot_be_reached_is_one_line(hub, edgedc):
     assert done.returncode == 1
     assert "the hub cannot be reached" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_whatever_the_library_raises_is_one_line():
+    """Its version 2 lets errors through that are neither OSErrors nor httpx's."""
+
+    class ConnectError(Exception):
+        pass
+
+    def ask(hub):
+        raise ConnectError("Name or service not known\nand more")
+
+    with pytest.raises(
+        EdgedcError, match=r"^someone/box: the hub cannot be reached, or failed: Name or service not known$"
+    ):
+        _asked("someone/box", ask)

@@ -9,6 +9,7 @@ import click
 
 from edgedc.bench.table import table
 from edgedc.bundle import Artifact, Manifest, read_manifest
+from edgedc.catalogue import find_model
 from edgedc.child import in_child
 from edgedc.doctor import Check, cannot_run, check_files, installed, try_artifact
 from edgedc.errors import EdgedcError, InputError
@@ -33,6 +34,7 @@ def command(threads: int | None, as_json: bool, bundle: Path | None) -> None:
     if bundle is None:
         _show_installed(as_json)
         return
+    bundle = find_model(bundle)
     manifest = read_manifest(bundle)
     if manifest.kind != "bundle":
         raise InputError(f"{bundle}: a {manifest.kind} folder; name a bundle (edgedc export)")
