@@ -1,5 +1,7 @@
 """The verbs. Each lives in a file of edgedc/commands and is imported only when it is called."""
 
+import difflib
+import errno
 import importlib
 import sys
 from typing import Any
@@ -36,6 +38,11 @@ VERBS = {
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return list(VERBS)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in VERBS and (near := difflib.get_close_matches(args[0], VERBS, n=1)):
+            ctx.fail(f"No such command {args[0]!r}; did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
         if name not in VERBS:
@@ -89,12 +96,19 @@ def main(args: list[str] | None = None) -> Any:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
-        hint = f" See  {context.command_path} --help" if context else ""
-        click.echo(f"edgedc: {_variable(error)}{error.format_message()}{hint}", err=True)
+        message = error.format_message()
+        stop = "" if message.endswith((".", "?")) else "."
+        hint = f"{stop} See  {context.command_path} --help" if context else ""
+        click.echo(f"edgedc: {_variable(error)}{message}{hint}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("edgedc: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo(f"edgedc: {error.filename or 'stdout or a file'}: cannot be written: {error.strerror}", err=True)
         sys.exit(1)

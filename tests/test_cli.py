@@ -59,6 +59,22 @@ def test_help_and_version() -> None:
     assert run("--version").stdout == f"edgedc, version {__version__}\n"
 
 
+def test_a_mistyped_verb_is_guessed() -> None:
+    assert run("decompse").stderr == "edgedc: No such command 'decompse'; did you mean decompose? See  edgedc --help\n"
+    assert run("xyz").stderr == "edgedc: No such command 'xyz'. See  edgedc --help\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("args", [["models"], ["--version"]])
+def test_a_full_disk_behind_stdout_is_one_line(args: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgedc", *args], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"edgedc: stdout or a file: cannot be written: No space left on device\n"
+
+
 @pytest.mark.parametrize("args", [["decompse"], ["decompose", "--no-such-flag"], []])
 def test_wrong_usage_exits_2_and_prints_no_result(args: list[str]) -> None:
     done = run(*args)

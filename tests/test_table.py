@@ -25,3 +25,10 @@ def test_unknown_and_small_and_large_figures_read_well() -> None:
 
 def test_a_table_without_rows_is_its_head() -> None:
     assert table(["x", "long name"], []) == "x  long name\n-  ---------"
+
+
+def test_a_name_breaks_no_table_and_steers_no_terminal() -> None:
+    assert table(["x", "y"], [["two\nlines", "a"], ["red\x1b[31m", "b"]]).splitlines()[2:] == [
+        "two lines  a",
+        "red [31m   b",
+    ]

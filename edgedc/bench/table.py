@@ -6,6 +6,7 @@ from collections.abc import Sequence
 Cell = str | int | float | None
 
 _NUMBER = re.compile(r"[<>~+-]?\$?\d")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")  # a folder's name may break lines, or steer the terminal
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
@@ -35,5 +36,5 @@ def _text(cell: Cell) -> str:
     if isinstance(cell, int):
         return f"{cell:,}"
     if isinstance(cell, str):
-        return cell
+        return _CONTROL.sub(" ", cell)
     return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
