@@ -74,7 +74,8 @@ def _row(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
+        said = str(error).replace(": line 1 column", " at column")  # the line that it stands in is named before
+        raise InputError(f"{where}: not JSON: {said}; each line must be a JSON object") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: each line must be a JSON object, not a {type(row).__name__}")
     return row
@@ -258,10 +259,16 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_replaceable(path: Path) -> None:
-    """Raises InputError where `staged_folder` must not put a folder, so that this is known before the work."""
+def check_replaceable(path: Path, *read: Path) -> None:
+    """Raises InputError where `staged_folder` must not put a folder, so that this is known before the work.
+
+    It must not replace what is `read` to make it: that would be gone.
+    """
     if not path.name:
         raise InputError(f"{path}: a new folder needs a name of its own; give another folder")
+    for each in read:
+        if each.exists() and each.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{path}: would replace {each}, which it is made from; give another folder")
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "manifest.json").exists())):
         raise InputError(f"{path}: exists and was not made by edgedc; give another folder")
 

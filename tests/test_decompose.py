@@ -64,7 +64,7 @@ def test_json_text_and_stdin_agree(run, bundle_folder, monkeypatch):
 
     code, text, _ = run("--model", bundle_folder, "--backend", "llamacpp", QUESTIONS[0])
     assert (code, text) == (0, render(made) + "\n")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(QUESTIONS[0].encode() + b"\n")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(QUESTIONS[0].encode("utf-8-sig") + b"\r\n")))
     assert run("--model", bundle_folder, "--backend", "llamacpp", "-") == (0, text, "")
 
 

@@ -193,6 +193,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
         (b"\xff\xfe{", "UTF-8"),
         (b"[1]", ":1: each line must be a JSON object, not a list"),
         (b"[" * 100_000, ":1: not JSON"),
+        (b'{"a": 1}\n{"b"}', ":2: not JSON: Expecting ':' delimiter at column 5 (char 4); each line must be a JSON"),
         (b'{"a": 1}\n{"a": "\xe9"}', ":2: not UTF-8 text"),
         (b'{"a": 1}\n' + b" " * (1 << 24), ":2: a line of 16 MB or more"),
     ],

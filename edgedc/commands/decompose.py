@@ -73,7 +73,9 @@ def command(
 def _read_question(question: str) -> str:
     if question == "-":
         try:
-            question = sys.stdin.buffer.read().decode("utf-8")
+            question = sys.stdin.buffer.read().decode("utf-8-sig")
+        except AttributeError as error:
+            raise InputError("stdin: closed; give it the question") from error
         except UnicodeDecodeError as error:
             raise InputError(f"stdin: not UTF-8 text: {error}") from error
     if not question.strip():
