@@ -143,6 +143,14 @@ def test_results_are_read_back_as_they_were(tmp_path):
         results_from({"systems": []}, tmp_path)
 
 
+def test_bundles_of_one_name_are_not_shown_as_one(tmp_path, bundle_folder):
+    copy = shutil.copytree(bundle_folder, tmp_path / "copy")
+    report = ["bench", "report", str(put(tmp_path, "bench", 20)), str(tmp_path / "report.html")]
+    assert CliRunner().invoke(cli, [*report, "--bundle", str(copy)]).exit_code == 0
+    result = CliRunner().invoke(cli, [*report, "--bundle", str(bundle_folder), "--bundle", str(copy)])
+    assert str(result.exception).startswith(f"--bundle {copy}: another one is named nano")
+
+
 def test_compare_says_what_changed_and_what_did_not(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()

@@ -60,6 +60,10 @@ def write_report(
     gates = {}
     for bundle in bundles:
         manifest = read_manifest(bundle)
+        if manifest.name in gates:
+            raise InputError(
+                f"--bundle {bundle}: another one is named {manifest.name} too, and they look alike: show one"
+            )
         gates[manifest.name] = [asdict(artifact) for artifact in manifest.artifacts]
     compared = [compare(question, settings) for question in found]
     write_text(html, render(results, records, compared, settings, measured, gates))
