@@ -59,7 +59,7 @@ def find_model(name: Path) -> Path:
 def find_weights(name: Path) -> Path:
     """As `find_model`, but of a shipped bundle the folder with its weights: NAME-weights, beside it."""
     folder = find_model(name)
-    weights = folder.with_name(f"{folder.name}-weights")
+    weights = folder.parent / f"{folder.name}-weights"
     return weights if folder.parent == _SHIPPED and weights.is_dir() else folder
 
 

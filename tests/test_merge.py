@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -157,6 +158,15 @@ def test_a_damaged_adapter_is_refused(make, tmp_path) -> None:
     with pytest.raises(EdgedcError, match=r"q_proj\.weight is not finite with this adapter: it is damaged"):
         merge(adapter, tmp_path / "out", MergeSettings())
     assert not (tmp_path / "out").exists()
+
+
+def test_neither_adapter_nor_base_are_replaced(make, tmp_path) -> None:
+    adapter, base = make(lora()), tmp_path / "base"
+    shutil.copytree(BASE, base)
+    write_manifest(adapter, dataclasses.replace(MANIFEST, base=str(base)))
+    for out in (adapter, base):
+        with pytest.raises(InputError, match=f"{out}: would replace {out}, which it is made from"):
+            merge(adapter, out, MergeSettings())
 
 
 def _without(part: str):

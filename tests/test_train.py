@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import demonstrations, write_rows
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from edgedc.backends import open_backend
@@ -373,6 +373,103 @@ def test_a_base_without_chat_template_or_with_pickles_is_refused(model_folder, r
     (base / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template"):
         train(rows, tmp_path / "out", dataclasses.replace(QUICK, from_scratch=None, base=str(base)), print)
+
+
+def _config(**changes):
+    def change(base):
+        config = json.loads((base / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+def _without_a_tensor(base):
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+
+
+def _cut(base):
+    (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:-1000])
+
+
+def _without_eos(base):
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "eos_token"}))
+
+
+def _more_tokens(base):
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["What", "How many"])
+    tokenizer.save_pretrained(base)
+
+
+def _template(text):
+    return lambda base: (base / "chat_template.jinja").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_without_a_tensor, r"base: its weights lack model\.layers\.1\.mlp\.up_proj\.weight"),
+        (_cut, "base: cannot be loaded as a base model: .*incomplete"),
+        (_config(hidden_size=128), "base: cannot be loaded as a base model: .*size mismatch"),
+        (_config(hidden_size="256"), r"cannot be loaded .*base/config\.json has text for a number: hidden_size"),
+        (_config(model_type="nonsense"), "cannot be loaded as a base model: .*nonsense"),
+        (_without_eos, "its tokenizer has no eos_token"),
+        (_more_tokens, r"rows\.jsonl:1 \(.*\): has token 51[23] of the base's tokenizer, and the model has 512"),
+        (_template("{% for"), r"rows\.jsonl:1 \(.*\): the base's chat template does not take it: unexpected"),
+        (_template("{{ raise_exception('no roles') }}"), "the base's chat template does not take it: no roles"),
+    ],
+    ids=["lacking", "cut", "shape", "text", "unknown", "endless", "tokens", "syntax", "roles"],
+)
+def test_a_damaged_base_is_one_line_before_anything_is_trained(model_folder, rows, tmp_path, change, said):
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    change(base)
+    with pytest.raises(InputError, match=said):
+        train(rows, tmp_path / "out", dataclasses.replace(QUICK, from_scratch=None, base=str(base)), print)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "rows.jsonl"]
+
+
+def test_a_base_that_gives_no_numbers_is_named_and_not_the_learning_rate(model_folder, rows, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: tensor * math.nan for name, tensor in weights.items()}, base / "model.safetensors")
+    with pytest.raises(EdgedcError, match="the loss is nan before anything was trained: the base is damaged"):
+        train(rows, tmp_path / "out", dataclasses.replace(QUICK, from_scratch=None, base=str(base)), print)
+
+
+def test_the_folder_that_one_stands_in_may_be_the_base(model_folder, monkeypatch):
+    monkeypatch.chdir(model_folder)
+    assert find_base(".") == (".", ".")
+
+
+def test_what_is_read_is_not_replaced(model_folder, rows, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(model_folder, base)
+    data = shutil.copy(rows, base / "rows.jsonl")
+    settings = dataclasses.replace(QUICK, from_scratch=None, base=str(base))
+    (tmp_path / "link").symlink_to(base)
+    for out in (base, tmp_path / "link"):
+        with pytest.raises(InputError, match=f"{out}: would replace {base}, which it is made from"):
+            train(rows, out, settings, print)
+    with pytest.raises(InputError, match=r"base: would replace .*base/rows\.jsonl, which it is made from"):
+        train(data, base, QUICK, print)
+
+
+def test_a_rank_that_no_layer_can_use_is_refused(model_folder, rows, tmp_path):
+    """Its matrices would take the memory of the machine."""
+    settings = dataclasses.replace(QUICK, from_scratch=None, base=str(model_folder), lora_rank=257)
+    with pytest.raises(InputError, match="--lora-rank 257: must be at most 256, the width of the base"):
+        train(rows, tmp_path / "out", settings, print)
+
+
+def test_an_empty_document_is_named(tmp_path):
+    data = write_rows(tmp_path / "rows.jsonl", [*demonstrations(2), {"prompt": "", "completion": ""}])
+    with pytest.raises(InputError, match=r"rows\.jsonl:3: an empty document: take the row out"):
+        train(data, tmp_path / "out", QUICK, print)
 
 
 def test_a_base_that_does_not_say_how_much_it_reads_is_refused(model_folder, rows, tmp_path):

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from edgedc.adapter import CONFIG, WEIGHTS, check_files, check_untied
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, now, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, GateError, InputError, MissingExtra
-from edgedc.files import sha256_of, staged_folder
+from edgedc.files import check_replaceable, sha256_of, staged_folder
 
 from .agreement import Agreement, compare, scores_of, texts_for
 from .fitting.base import find_base, load_base
@@ -55,12 +55,14 @@ def merge(adapter: Path, out: Path, settings: MergeSettings) -> Path:
     model is not the adapter's.
     """
     manifest = _check(adapter)
-    load = partial(load_base, find_base(manifest.base)[0], manifest.base_revision, dtype=torch.float32)
+    base, questions = find_base(manifest.base)[0], Path(settings.prompts) if settings.prompts else None
+    check_replaceable(out, adapter, Path(base), *([questions] if questions else []))
+    load = partial(load_base, base, manifest.base_revision, dtype=torch.float32)
     quantised = manifest.recipe.get("tuning") == "qlora"
     if quantised and find_spec("bitsandbytes") is None:
         raise MissingExtra("bitsandbytes", "qlora")
     tokenizer, model = load(quantised=quantised)
-    texts = texts_for(tokenizer, manifest, Path(settings.prompts) if settings.prompts else None)
+    texts = texts_for(tokenizer, manifest, questions)
     dtype = getattr(torch, settings.dtype)
     wanted = scores_of(_adapted(model, adapter, manifest), texts)
     del model

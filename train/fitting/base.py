@@ -20,6 +20,7 @@ from transformers.utils import is_flash_attn_2_available
 from edgedc.bundle import check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
+from edgedc.files import read_object
 
 from ..settings import TrainSettings
 from .scratch import make_model, make_tokenizer
@@ -117,23 +118,43 @@ def load_base(
     if quantised:
         how |= {"quantization_config": four_bits(how["dtype"]), "device_map": {"": _device()}}
     at = {"revision": revision} if revision else {}
+    which = "@".join([name, *at.values()])
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **at)
-        model = AutoModelForCausalLM.from_pretrained(name, **at, **how)
-    except OSError as error:
-        which = "@".join([name, *at.values()])
-        raise InputError(f"{which}: cannot be loaded as a base model: {str(error).splitlines()[0]}") from error
+        model, read = AutoModelForCausalLM.from_pretrained(name, **at, **how, output_loading_info=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # these packages raise anything of what is damaged or unknown to them
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{which}: cannot be loaded as a base model: {reason}{_quoted(Path(name))}") from error
+    if read["missing_keys"]:  # transformers would draw them by lot
+        raise InputError(f"{which}: its weights lack {min(read['missing_keys'])}: copy or download the model again")
     if quantised and model.device.type == "cpu":
         _settle_on_cpu(model)
     if not tokenizer.chat_template:
         raise InputError(f"{name}: its tokenizer has no chat template; take the instruct version of the model")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{name}: its tokenizer has no eos_token, which ends a reply; take a model with one")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model
 
 
+def _quoted(folder: Path) -> str:
+    """What most often keeps a config.json from being read, and what an error in Python's words hardly tells."""
+    config = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
+    texts = [key for key, value in config.items() if isinstance(value, str) and value.strip("-.").isdigit()]
+    return f" ({folder / 'config.json'} has text for a number: {', '.join(texts)})" if texts else ""
+
+
 def with_adapter(model: PreTrainedModel, settings: TrainSettings) -> Any:
-    """A LoRA on every linear layer but the output layer, which in small models is the embedding too."""
+    """A LoRA on every linear layer but the output layer, which in small models is the embedding too.
+
+    Raises InputError for a rank that no layer can make use of: each has the model's width on one side at least.
+    """
+    width = model.get_input_embeddings().weight.shape[1]
+    if settings.lora_rank > width:
+        raise InputError(f"--lora-rank {settings.lora_rank}: must be at most {width}, the width of the base")
     if getattr(model, "is_loaded_in_4bit", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer turns it on
     config = LoraConfig(

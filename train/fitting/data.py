@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from edgedc.backends.greedy import encodable
@@ -53,6 +54,7 @@ def encode(
     max_length: int,
     *,
     context: int | None = None,
+    vocabulary: int | None = None,
     unwanted: bool = False,
 ) -> tuple[list[Encoded], Counter[str]]:
     """Every pair's ids, and how many of them imitate each special token: there it stays text, as at run time.
@@ -60,7 +62,8 @@ def encode(
     Only the completion, with the token that ends it, has labels. `unwanted` asks for those tokens too.
 
     Raises InputError, with the line of `path`, for a pair that is longer than `max_length` tokens, or than the model's
-    `context`: what stands behind that the model would learn from, and can never be given again.
+    `context`: what stands behind that the model would learn from, and can never be given again. So for one with
+    nothing to learn, with a token beyond the model's `vocabulary`, and that the chat template does not take.
     """
     marks = marks_of(tokenizer)
     imitated = Counter[str]()
@@ -93,7 +96,15 @@ def encode(
 
     encoded = []
     for pair in pairs:
-        row = ids_of(pair)
+        try:
+            row = ids_of(pair)
+        except TemplateError as error:
+            raise InputError(f"{_place(path, pair)}: the base's chat template does not take it: {error}") from error
+        if len(row.ids) == row.prompt:
+            raise InputError(f"{_place(path, pair)}: an empty document: take the row out")
+        if vocabulary and max(row.ids) >= vocabulary:
+            what = f"has token {max(row.ids)} of the base's tokenizer, and the model has {vocabulary}"
+            raise InputError(f"{_place(path, pair)}: {what}: they don't belong together, take another base")
         if len(row.ids) > max_length:
             what = f"has {len(row.ids)} tokens, more than --max-length {max_length}"
             raise InputError(f"{_place(path, pair)}: {what}: raise it or take the row out")

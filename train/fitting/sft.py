@@ -81,7 +81,7 @@ def train(
     disable_progress_bar()
     with together():
         check(settings)
-        check_replaceable(out)
+        check_replaceable(out, data, *_files_read(settings))
         if settings.threads:
             torch.set_num_threads(settings.threads)
         pairs, left_out = _pairs(data, settings, warn)
@@ -91,8 +91,9 @@ def train(
         )
         if settings.packing:
             check_packing(model)
-        context, avoid = context_of(model, base), settings.unlikelihood > 0
-        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, context=context, unwanted=avoid)
+        limits = {"context": context_of(model, base), "vocabulary": model.get_input_embeddings().weight.shape[0]}
+        avoid = settings.unlikelihood > 0
+        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, **limits, unwanted=avoid)
         if imitated:
             said = ", ".join(f"{mark} in {count}" for mark, count in imitated.most_common(3))
             warn(f"{data}: special tokens are imitated ({said} rows); they are read as plain text")
@@ -160,6 +161,12 @@ def check(settings: TrainSettings) -> None:
     check_tuning(settings)
     if settings.compile:
         check_compiler()
+
+
+def _files_read(settings: TrainSettings) -> list[Path]:
+    """What a run reads besides its data."""
+    base = [] if settings.from_scratch else [Path(find_base(settings.base)[0])]
+    return [*base, *([settings.held_out] if settings.held_out else [])]
 
 
 def _parts(settings: TrainSettings) -> int:

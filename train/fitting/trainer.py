@@ -254,6 +254,8 @@ class SftTrainer(Trainer):
         if self._unseen is not None:
             (step, loss), self._unseen = self._unseen, None
             if not torch.isfinite(loss):
+                if step == 1:
+                    raise EdgedcError(f"the loss is {loss.item()} before anything was trained: the base is damaged")
                 raise self._diverged(f"the loss is {loss.item()} at step {step}")
         if weights:
             trained = [p for p in self.model.parameters() if p.requires_grad]
