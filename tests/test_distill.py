@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import write_rows
 
 from edgedc import cli
 from edgedc.bundle import read_manifest, write_manifest
@@ -107,6 +108,18 @@ def test_what_is_there_stays_and_what_changed_is_made_again(
     assert weights(out)[0] != before[0][0]
 
 
+def test_a_held_out_file_that_has_changed_is_looked_into_again(copy: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, out = copy
+    asked = [{"question": row["question"]} for row in read_rows(out / "demonstrations.jsonl")]
+    held = write_rows(tmp_path / "held.jsonl", asked[:1])
+    recipe.write_text(SMALL.replace("[train]", f'[train]\nheld_out = "{held}"\nexclude_leaks = true'), "utf-8")
+    distill(recipe, out)
+    assert read_manifest(out / "bundle").data[0].rows == 15
+    write_rows(held, asked[:3])
+    distill(recipe, out)
+    assert read_manifest(out / "bundle").data[0].rows == 13
+
+
 def test_rows_that_the_changed_recipe_does_not_ask_for_are_kept_and_not_learnt(copy: tuple[Path, Path]) -> None:
     recipe, out = copy
     before = weights(out)
@@ -177,6 +190,12 @@ def test_an_artifact_that_failed_its_gate_is_told_again(copy: tuple[Path, Path])
         (("[export]", "[screen]\n[export]"), r"method S_D-T: is made from rows of  edgedc teach: say method = "),
         (("[export]", 'method = "S_D-R"\n[screen]\n[export]'), "no solver: name the model"),
         (("limit = 16", "limit = 0"), "--limit 0: must be at least 1"),
+        (("lora_rank = 4", 'held_out = "nowhere.jsonl"'), "nowhere.jsonl: cannot be read"),
+        (("limit = 16", 'split = "test"'), r"microworld: 1000 of 1000 rows are in a test split: line 1"),
+        (("gate = false", 'calibrate = "nowhere.jsonl"\ngate = false'), "--calibrate fits quantised types, and f16 is"),
+        (('"f16"', '"q4_k_m"\ncalibrate = "nowhere.jsonl"'), "nowhere.jsonl: cannot be read"),
+        (('quantization = "f16"', 'format = "onnx"\nprecision = "int3"'), "int3"),
+        (("gate = false", 'max_drop = "1%"'), "leave out --no-gate and --quantization"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_made(tmp_path: Path, change: tuple[str, str], said: str) -> None:

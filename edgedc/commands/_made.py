@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,17 @@ from edgedc.flags import as_json
 from edgedc.tasks import Selection, load_examples
 from edgedc.workshop import workshop
 
+# The files beside its input that have a part in what a verb makes.
+READ_TOO = {"train": ("held_out",), "export": ("calibrate", "prompts")}
+
 Values = dict[str, Any]  # what a verb is given, by the names of its parameters; see _verbs.values
 
 
 def is_made(verb: str, folder: Path, wanted: Values) -> bool:
     """Whether the folder's manifest says that this verb made it, of these inputs and with these settings.
 
-    A setting that the manifest does not record has no part in the result, nor has one of WITHOUT_EFFECT.
+    A setting that the manifest does not record has no part in the result, nor has one of WITHOUT_EFFECT. Of the files
+    of READ_TOO, whose hashes are not kept, the time tells.
     """
     if not (folder / MANIFEST).is_file():
         return False
@@ -32,14 +36,20 @@ def is_made(verb: str, folder: Path, wanted: Values) -> bool:
     without_effect = workshop("train.settings").WITHOUT_EFFECT if verb == "train" else ()
     known = (recorded.keys() & settings.keys()).difference(without_effect)
     same = bool(known) and all(recorded[name] == settings[name] for name in known)
-    return same and _SAME_INPUT[verb](manifest, folder, wanted)
+    read = [Path(wanted[name]) for name in READ_TOO.get(verb, ()) if wanted[name]]
+    return same and not _newer(read, folder) and _SAME_INPUT[verb](manifest, folder, wanted)
+
+
+def _newer(files: Iterable[Path], folder: Path) -> bool:
+    """Whether one of them is younger than what was made, or gone."""
+    made = (folder / MANIFEST).stat().st_mtime
+    return any(not file.exists() or file.stat().st_mtime > made for file in files)
 
 
 def _same_rows(manifest: Manifest, folder: Path, wanted: Values) -> bool:
     """The data, by its hash; of a base in a folder the time, as its weights are large and their hash is not kept."""
-    made = (folder / MANIFEST).stat().st_mtime
-    newer = any(path.stat().st_mtime > made for path in Path(wanted["base"]).glob("*.safetensors"))
-    return not newer and [data.sha256 for data in manifest.data] == [sha256_of(wanted["data"])]
+    base = Path(wanted["base"]).glob("*.safetensors")
+    return not _newer(base, folder) and [data.sha256 for data in manifest.data] == [sha256_of(wanted["data"])]
 
 
 def _same_adapter(manifest: Manifest, folder: Path, wanted: Values) -> bool:  # noqa: ARG001

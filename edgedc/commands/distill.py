@@ -10,14 +10,14 @@ from click.core import ParameterSource
 
 from edgedc.bench.table import table
 from edgedc.bundle import read_manifest
-from edgedc.commands._made import keys_of, make, settings_of
+from edgedc.commands._made import Values, keys_of, make, settings_of
 from edgedc.commands._say import say
 from edgedc.commands._verbs import run, values
 from edgedc.errors import GateError, InputError
 from edgedc.files import beside, read_rows
 from edgedc.flags import flags
 from edgedc.recipes import Recipe, find_recipe
-from edgedc.tasks import Selection
+from edgedc.tasks import Selection, load_examples, read_examples
 from edgedc.workshop import workshop
 
 ROWS = ("teach", "screen")  # these verbs go on by themselves, row by row
@@ -105,9 +105,34 @@ def _check(steps: list[Step]) -> None:
         screen.find_job(settings_of(screen.ScreenSettings, given["screen"]))
     sft = workshop("train.fitting.sft")
     sft.check(settings_of(workshop("train.settings").TrainSettings, given["train"]))
-    sft.find_base(given["train"]["base"])
-    if types := given["export"]["quantizations"]:
-        workshop("export.gguf.quantize").types_of(",".join(types), calibrated=given["export"]["calibrate"] is not None)
+    base, _ = sft.find_base(given["train"]["base"])
+    _check_export(Path(base), given["export"])
+    for asked in ((given.get("merge") or {}).get("prompts"), given["export"]["prompts"], given["export"]["calibrate"]):
+        if asked and Path(asked) != steps[0].made:
+            load_examples(Selection(task="jsonl", data=str(asked)))
+    _check_leaks(settings_of(Selection, given["teach"]), given["train"])
+
+
+def _check_export(base: Path, given: Values) -> None:
+    """By the base, which the student has the shape of; one that is still on the hub says nothing yet."""
+    module = workshop("export.order")
+    order = dataclasses.replace(
+        settings_of(module.Order, given),
+        quantizations=",".join(given["quantizations"]) or None,
+        precisions=",".join(given["precisions"]),
+        max_drop=given["max_drop"] and workshop("export.gate.candidates").parse_drop(given["max_drop"]),
+    )
+    if order.types and (base.is_dir() or "onnx" not in order.formats):  # the types raise what is wrong with them
+        module.check_order(base, order)
+
+
+def _check_leaks(selection: Selection, train: Values) -> None:
+    """As  edgedc train  does with the rows that come of these questions."""
+    leaks, pair = workshop("train.sets.leaks"), workshop("train.sets.pairs").Pair
+    tests = leaks.held_out_in([train["held_out"]] if train["held_out"] else [])
+    asked = enumerate(read_examples(selection), start=1)
+    pairs = [pair(e.id, e.question, e.premise, [], "", line=line, split=e.split) for line, e in asked]
+    leaks.check_leaks(selection.data or selection.task, pairs, tests, exclude=train["exclude_leaks"])
 
 
 def _check_method(method: str, *, screened: bool) -> None:
