@@ -133,6 +133,17 @@ def test_exit_codes(
         assert str(error) in line
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_training_without_torch_is_one_line(tmp_path: Path, processes: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    assert run("teach", "--limit", "4", str(rows)).returncode == 0
+    train = ["train", "--num-processes", processes, str(rows), str(tmp_path / "out")]
+    code = f"import sys; sys.modules['torch'] = None; from edgedc.cli import main; main({train!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "edgedc: torch is not installed: run  pip install 'edgedc[train]'\n"
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         exit_of(monkeypatch, ZeroDivisionError("a bug"))

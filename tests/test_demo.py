@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import edgedc.doctor
 from edgedc.commands._made import make
 from edgedc.commands._verbs import run
+from edgedc.errors import InputError
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, Skill, simulated_server
 from edgedc.tasks.microworld import problems
@@ -29,6 +31,13 @@ def test_what_the_demo_has_made_is_not_made_again(tmp_path, capsys):
         assert ("edgedc train" in said) == made
         assert (f"{model}: there already, made of the same inputs with the same settings" in said) != made
         assert ((model / "manifest.json").stat().st_mtime_ns != before) == made
+
+
+def test_a_demo_that_could_not_end_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.setitem(edgedc.doctor.EXTRAS, "export", ("edgedc-no-such-package",))
+    with pytest.raises(InputError, match=r"pip install 'edgedc\[export\]'"):
+        run("demo", "--out", tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.slow

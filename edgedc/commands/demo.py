@@ -12,6 +12,8 @@ import click
 from edgedc.bench.table import table
 from edgedc.commands._made import make
 from edgedc.commands._verbs import run
+from edgedc.doctor import installed
+from edgedc.errors import InputError
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
@@ -35,6 +37,8 @@ def command(out: Path, demonstrations: int, epochs: float) -> None:
     student, its training, its exports and the time they take are real. Stopped, or run again, it goes on with what is
     there: rows, adapter, student and bundle are made once.
     """
+    if {"train", "export", "llamacpp", "onnx"} & installed().missing().keys():
+        raise InputError("the demo trains and exports: run  pip install 'edgedc[export]'")
     started = time.monotonic()
     with simulated_server(problems("train", demonstrations), timing=Timing(0.0, 0.0)) as teacher:
         _step("Teach: decompositions of the simulated teacher, over HTTP")

@@ -20,6 +20,7 @@ from typing import Any
 
 from edgedc.child import end_with_parent
 from edgedc.errors import EdgedcError, InputError
+from edgedc.workshop import workshop
 
 from ..settings import TrainSettings
 
@@ -38,11 +39,11 @@ def train(
     """
     if settings.num_processes < 1:
         raise InputError(f"--num-processes {settings.num_processes}: must be at least 1")
+    processes = workshop("train.fitting.processes")  # raises MissingExtra without torch
     if settings.num_processes > 1 and "WORLD_SIZE" not in os.environ:
         _check_devices(settings.num_processes)
         return _in_children(data, out, settings, report, warn)
-    from . import processes, sft
-
+    sft = workshop("train.fitting.sft")
     try:
         trained = sft.train(data, out, settings, report, warn)
     finally:
