@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from conftest import demonstrations, write_rows
 from safetensors.torch import load_file
 
-from train.fitting.base import attention
+from train.fitting.base import attention, base_dtype, uses_bf16
 from train.fitting.launch import train
 from train.settings import TrainSettings
 
@@ -58,6 +59,21 @@ def test_the_attention_of_short_rows_changes_no_loss_and_no_file(rows, tmp_path)
     assert losses == pytest.approx(their_losses, rel=1e-3)
     assert weights.keys() == their_weights.keys()
     assert configs == their_configs
+
+
+@pytest.mark.parametrize(("generation", "made_for_it"), [(7, False), (8, True)])  # T4 and V100; A100 and later
+def test_a_gpu_that_only_imitates_bfloat16_is_given_float32(monkeypatch, generation, made_for_it) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(major=generation))
+    monkeypatch.setattr("torch.cuda._check_bf16_tensor_supported", lambda _: True)
+    monkeypatch.setattr("train.fitting.base.is_flash_attn_2_available", lambda: True)
+    automatic = dataclasses.replace(QUICK, precision="auto", packing=True)
+    assert uses_bf16(automatic) == made_for_it
+    assert base_dtype() == (torch.bfloat16 if made_for_it else torch.float32)
+    assert attention(automatic) == ("flash_attention_2" if made_for_it else None)
+    assert attention(dataclasses.replace(automatic, fsdp=True)) is None
+    assert uses_bf16(dataclasses.replace(QUICK, precision="bfloat16"))
 
 
 def test_without_a_compiler_it_is_one_line_before_any_work(rows, tmp_path) -> None:

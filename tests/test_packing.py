@@ -4,7 +4,16 @@ import random
 
 import pytest
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, OPTConfig, OPTForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from edgedc.errors import InputError
 from train.fitting.data import IGNORED, Encoded
@@ -148,8 +157,41 @@ def test_lengths_that_are_nearly_alike_share_batches():
 
 
 def test_packing_is_refused_for_a_model_whose_rows_would_see_each_other(model):
-    check_packing(model)
+    check_packing(model, "cpu")
     size = {"vocab_size": 512, "hidden_size": 64, "word_embed_proj_dim": 64, "ffn_dim": 128, "num_hidden_layers": 2}
     torch.manual_seed(0)
     with pytest.raises(InputError, match="--packing: in a model of the type opt rows of one sequence see each other"):
-        check_packing(OPTForCausalLM(OPTConfig(**size, num_attention_heads=4)))
+        check_packing(OPTForCausalLM(OPTConfig(**size, num_attention_heads=4)), "cpu")
+
+
+def _by_positions(module, query, key, value, mask, position_ids=None, **given):
+    """What transformers makes of a sequence with FlashAttention: rows part where positions start anew, if it has them.
+
+    So it is of one sequence alone, as with FlashAttention, and needs no GPU.
+    """
+    parted = (
+        torch.zeros(query.shape[2])
+        if position_ids is None or len(query) > 1
+        else position_ids[0].diff(prepend=position_ids[0, :1]) < 0
+    )
+    row = parted.cumsum(0)
+    mask = (row[:, None] == row[None]).tril()[None, None]
+    return sdpa_attention_forward(module, query, key, value, mask, **given)
+
+
+def test_with_flash_attention_a_model_is_looked_at_too(model, monkeypatch):
+    """GPT-BigCode tells its masks of the positions, and not FlashAttention, which has no mask."""
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flash_by_positions", _by_positions)
+    size = {"vocab_size": 512, "n_embd": 64, "n_layer": 2, "n_head": 4, "attn_implementation": "sdpa"}
+    torch.manual_seed(0)
+    other = GPTBigCodeForCausalLM(GPTBigCodeConfig(**size))
+    check_packing(other, "cpu")
+    other.config._attn_implementation = "flash_by_positions"
+    with pytest.raises(InputError, match="--packing: in a model of the type gpt_bigcode rows of one sequence see"):
+        check_packing(other, "cpu")
+    before = model.config._attn_implementation
+    model.config._attn_implementation = "flash_by_positions"
+    try:
+        check_packing(model, "cpu")
+    finally:
+        model.config._attn_implementation = before

@@ -116,7 +116,7 @@ def load_base(
     """
     how: dict[str, Any] = {"dtype": dtype or base_dtype(), "use_safetensors": True, "attn_implementation": attention}
     if quantised:
-        how |= {"quantization_config": four_bits(how["dtype"]), "device_map": {"": _device()}}
+        how |= {"quantization_config": four_bits(how["dtype"]), "device_map": {"": device()}}
     at = {"revision": revision} if revision else {}
     which = "@".join([name, *at.values()])
     try:
@@ -195,8 +195,13 @@ def _settle_on_cpu(model: PreTrainedModel) -> None:
 
 
 def base_dtype() -> torch.dtype:
-    """What a frozen base is kept in: bfloat16 on a GPU that has it, else float32."""
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    """What a frozen base is kept in: bfloat16 on a GPU that is made for it, else float32."""
+    return torch.bfloat16 if _gpu_has_bf16() else torch.float32
+
+
+def _gpu_has_bf16() -> bool:
+    """PyTorch says of older GPUs too that they support it: they work it out piecemeal, slower than float32."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def uses_bf16(settings: TrainSettings) -> bool:
@@ -204,7 +209,7 @@ def uses_bf16(settings: TrainSettings) -> bool:
     if settings.precision != "auto":
         return settings.precision == "bfloat16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return _gpu_has_bf16()
     features = getattr(torch.cpu, "get_capabilities", dict)()  # older ones cannot say
     return bool(features.get("avx512_bf16"))
 
@@ -212,14 +217,17 @@ def uses_bf16(settings: TrainSettings) -> bool:
 def attention(settings: TrainSettings) -> str | None:
     """transformers' name of an implementation that is better than the usual one here, if any.
 
-    FlashAttention for packed rows where it is installed: it leaves out what other rows' tokens would cost. On a CPU,
-    plain products for short rows: PyTorch's kernel takes longer for its gradients than all of those do; their memory
-    grows with the square of the length.
+    FlashAttention for packed rows where it is installed: it leaves out what other rows' tokens would cost. Not with
+    FSDP, as no GPU may then hold the model for `check_packing` to look at it. On a CPU, plain products for short rows:
+    PyTorch's kernel takes longer for its gradients than all of those do; their memory grows with the square of the
+    length.
     """
     if torch.cuda.is_available():
-        return "flash_attention_2" if settings.packing and uses_bf16(settings) and is_flash_attn_2_available() else None
+        packed = settings.packing and not settings.fsdp and uses_bf16(settings)
+        return "flash_attention_2" if packed and is_flash_attn_2_available() else None
     return "eager" if not settings.packing and settings.max_length <= _SHORT else None
 
 
-def _device() -> str:
+def device() -> str:
+    """Where this process trains."""
     return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"

@@ -26,7 +26,17 @@ from edgedc.methods import ANSWERING
 from ..sets.leaks import check_leaks, held_out_in
 from ..sets.pairs import Pair, read_pairs
 from ..settings import TrainSettings
-from .base import check_tuning, context_of, find_base, load_base, make_trainee, revision_of, stamps_of, uses_bf16
+from .base import (
+    check_tuning,
+    context_of,
+    device,
+    find_base,
+    load_base,
+    make_trainee,
+    revision_of,
+    stamps_of,
+    uses_bf16,
+)
 from .checkpoints import alone, discard, full_disk_told, identity, work_folder
 from .compiling import check_compiler
 from .data import Encoded, check_text, describe, encode, texts_of
@@ -90,7 +100,7 @@ def train(
             settings, texts_of([p for p, held in zip(pairs, chosen, strict=True) if not held])
         )
         if settings.packing:
-            check_packing(model)
+            check_packing(model, device())
         limits = {"context": context_of(model, base), "vocabulary": model.get_input_embeddings().weight.shape[0]}
         avoid = settings.unlikelihood > 0
         encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, **limits, unwanted=avoid)
