@@ -54,7 +54,7 @@ def read_recipe(path: Path, name: str) -> Recipe:
     """Raises InputError, naming the file and the key, for what is not TOML, not a flag's name or not its type."""
     try:
         tables = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one; a number of 5,000 digits is another
         raise InputError(f"{path}: not TOML: {error}") from error
     for table, keys in tables.items():
         if not isinstance(keys, dict):

@@ -97,6 +97,8 @@ def test_a_variable_that_is_no_flag_s_changes_nothing(monkeypatch: pytest.Monkey
         ("[export]\nformat = ['gguf', 3]", "[export] format = ['gguf', 3]: must be"),
         ("[merge]\ndtype = 'int8'", '[merge] dtype = "int8": must be "float16" or "bfloat16" or "float32"'),
         ("[train\n", "not TOML: "),
+        ("[train]\nseed = " + "9" * 5000, "not TOML: Exceeds the limit (4300 digits)"),
+        ("[train]\nseed = " + "[" * 5000, "not TOML: maximum recursion depth exceeded"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_key(tmp_path: Path, text: str, said: str) -> None:

@@ -150,6 +150,30 @@ def test_a_loss_that_is_no_number_before_any_checkpoint_says_so(rows, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("error", "whose"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5.00 GiB.\nGPU 0 has ..."), "GPU"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "machine",
+        ),
+        (MemoryError(), "machine"),
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+def test_a_full_memory_is_one_line_that_says_what_takes_less(rows, tmp_path, monkeypatch, error, whose):
+    """The errors are PyTorch's, and Python's."""
+
+    def full(*given, **named):
+        raise error
+
+    monkeypatch.setattr("train.fitting.trainer.completion_loss", full)
+    with pytest.raises(EdgedcError, match=f"the {whose}'s memory is full: give --accumulation, .*--gradient-check"):
+        train(rows, tmp_path / "out", QUICK, print)
+    assert [path.name for path in tmp_path.iterdir() if "tensorboard" not in path.name] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"vocabulary": 500}, "--vocabulary 500: must be a multiple of 256"),

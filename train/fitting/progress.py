@@ -3,11 +3,15 @@
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from edgedc.errors import EdgedcError
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,18 @@ def memory_peak() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
+
+
+@contextmanager
+def full_memory_told() -> Iterator[None]:
+    """Raises EdgedcError when the block fails for want of memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        whose = "GPU's" if isinstance(error, torch.OutOfMemoryError) else "machine's"
+        raise EdgedcError(
+            f"the {whose} memory is full: give --accumulation, to work through a batch in parts, or "
+            "--gradient-checkpointing, or --tuning qlora for a base that fills it"
+        ) from error

@@ -42,7 +42,7 @@ from .compiling import check_compiler
 from .data import Encoded, check_text, describe, encode, texts_of
 from .packing import check_packing
 from .processes import is_first, join, together
-from .progress import Progress, memory_peak
+from .progress import Progress, full_memory_told, memory_peak
 from .scratch import save_folder
 from .trainer import LOG_EVERY, HeldOut, SftTrainer, Watch
 from .validation import held_out
@@ -113,7 +113,7 @@ def train(
         work, notes = work_folder(out, identity(settings, stamps_of(settings, model), rows, held.rows))
         for note in notes:
             warn(note)
-    with alone(work, out), full_disk_told(work), _board(out, work) as board:
+    with alone(work, out), full_disk_told(work), full_memory_told(), _board(out, work) as board:
         watch, args = Watch(report, board), _arguments(work, settings, len(rows))
         trainer = SftTrainer(model, tokenizer, rows, held, settings, args, watch)
         trainer.go_on()
