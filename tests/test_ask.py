@@ -1,5 +1,6 @@
 """edgedc ask and edgedc simulate, as a person runs them, against the simulated solver."""
 
+import io
 import json
 import os
 import random
@@ -70,6 +71,12 @@ def test_the_answer_goes_to_stdout_and_the_measurements_to_stderr(run: Run, url:
     assert re.search(r"\d+ bytes left this device", err)
     assert "no price known" in err
     assert "$0" not in err
+
+
+def test_a_dash_reads_the_question_from_stdin(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{PROBLEM.question}\n".encode())))
+    code, out, _ = run("-", "--solver-url", url, "--solver-model", MODEL, "--mode", "cot")
+    assert (code, out.splitlines()[-1]) == (0, f"The answer is: {PROBLEM.answer}")
 
 
 def test_json_has_everything_and_money_where_the_price_is_known(run: Run, url: str) -> None:

@@ -79,6 +79,20 @@ def _stdin() -> IO[bytes]:
         raise InputError("stdin: closed; give it questions, or name a file") from error
 
 
+def read_question(question: str) -> str:
+    """A question of the command line; `-` stands for what stdin has. Raises InputError when it is empty."""
+    if question == "-":
+        try:
+            question = sys.stdin.buffer.read().decode("utf-8-sig")
+        except AttributeError as error:
+            raise InputError("stdin: closed; give it the question") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"stdin: not UTF-8 text: {error}") from error
+    if not question.strip():
+        raise InputError("the question is empty: give one")
+    return question.strip()
+
+
 class ReadAhead:
     """Items that a thread takes from elsewhere, a few ahead. They can be gone through once.
 

@@ -16,7 +16,7 @@ from edgedc.commands._batch import Progress, keyed, open_output
 from edgedc.commands._desk import Desk
 from edgedc.commands._fallback import answer_here, choose_fallback
 from edgedc.commands._paid import SERVER, Job, Kept, Paying, about_request, open_outbox, prompts, work
-from edgedc.commands._questions import Questions
+from edgedc.commands._questions import Questions, read_question
 from edgedc.commands._say import say
 from edgedc.commands._screen import Screen
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, SolverRefused
@@ -79,7 +79,7 @@ def command(
     asking: Asking,
     paying: Paying,
 ) -> None:
-    """Answer QUESTION: decompose it on this device, then ask a solver elsewhere.
+    """Answer QUESTION (- reads it from stdin): decompose it on this device, then ask a solver elsewhere.
 
     The subquestions and the solver's answer go to stdout; tokens, seconds, money and what left the device to stderr.
     The modes single-stage and cot ask the solver alone. When the solver cannot be reached, what there is is printed,
@@ -88,9 +88,7 @@ def command(
     if source is None:
         if output is not None or question is None:
             raise click.UsageError("give a question, or --input FILE and --output FILE")
-        if not question.strip():
-            raise InputError("the question is empty: give one to answer")
-        question, premise = encodable(question), encodable(premise)
+        question, premise = encodable(read_question(question)), encodable(premise)
         with ExitStack() as stack:
             pair = Pair(stack, asking, paying)
             _one(pair, replace(pair.job, question=question, premise=premise), as_json)

@@ -14,7 +14,7 @@ import click
 
 from edgedc.commands._batch import GROUP, Output, keyed, open_output, run
 from edgedc.commands._local import Local, Settings, choose_local, decomposition_in, model_options
-from edgedc.commands._questions import STDIO, Questions, ReadAhead
+from edgedc.commands._questions import STDIO, Questions, ReadAhead, read_question
 from edgedc.commands._say import say
 from edgedc.decomposition import render
 from edgedc.errors import EdgedcError, InputError
@@ -58,7 +58,7 @@ def command(
             raise click.UsageError("--output needs --input; for one question use --json")
         if question is None:
             raise click.UsageError('give a question, "-" for stdin, or --input FILE')
-        _one(settings, _read_question(question), premise, as_json)
+        _one(settings, read_question(question), premise, as_json)
     else:
         if question is not None or premise or as_json:
             raise click.UsageError(
@@ -68,19 +68,6 @@ def command(
         if source != STDIO and output.resolve() == source.resolve():
             raise InputError(f"{output}: both --input and --output; give another --output")
         _file(settings, Questions(source, question_column, premise_column), output)
-
-
-def _read_question(question: str) -> str:
-    if question == "-":
-        try:
-            question = sys.stdin.buffer.read().decode("utf-8-sig")
-        except AttributeError as error:
-            raise InputError("stdin: closed; give it the question") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"stdin: not UTF-8 text: {error}") from error
-    if not question.strip():
-        raise InputError("the question is empty: give one to decompose")
-    return question.strip()
 
 
 def _one(settings: Settings, question: str, premise: str, as_json: bool) -> None:

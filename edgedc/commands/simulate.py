@@ -33,7 +33,7 @@ def command(port: int, split: str, count: int, seed: int, skill: Skill, timing: 
         click.echo(
             f"A simulated solver is at {url}; it knows {count} problems of microworld's {split} split.\n"
             f"In another terminal, the solver alone:\n  {ask} --mode cot\n"
-            f"and with the newest bundle of the working folder there:\n  {ask}\nCtrl-C stops it.",
+            f"and with the newest bundle there, else the model named default:\n  {ask}\nCtrl-C stops it.",
             err=True,
         )
         threading.Event().wait()
