@@ -49,6 +49,20 @@ def test_a_planted_question_is_found(question: str, how: str) -> None:
     assert leak.test.text[:120] in str(leak)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "小明有30个苹果，又买了15个苹果，一共有几个苹果？",
+        "りんごが3個あります。さらに5個買いました。全部で何個ですか。",
+        "แม่ซื้อส้มมา 12 ผลแล้วให้น้องไป 5 ผลเหลือส้มกี่ผล",
+    ],
+)
+def test_a_question_without_spaces_between_words_is_found_in_a_template_and_with_other_numbers(text: str) -> None:
+    known = [held_out_of("test", text)]
+    found = find_leaks(pairs_of(f"問: {text} (3)", re.sub(r"\d+", "77 ", text), "小明有一本书。", "りんご"), known)
+    assert [leak.pair.line for leak in found] == [1, 2]
+
+
 def test_phrases_of_the_trade_are_no_leak() -> None:
     rows = pairs_of(
         "Max bought stamps at the post office. How many stamps did he buy in all?",

@@ -284,6 +284,7 @@ def test_the_ceiling_is_never_passed_over_all_runs(tmp_path: Path) -> None:
     ("row", "said"),
     [
         (draw("X?", 0, GOOD, answer=""), r"demonstrations\.jsonl:2 \(X\?\): no gold answer"),
+        (draw("X?", 0, GOOD, answer=" \n"), r"demonstrations\.jsonl:2 \(X\?\): no gold answer"),
         (draw("X?", 0, GOOD, task=""), r"demonstrations\.jsonl:2: no task"),
         (draw("X?", 0, GOOD, task="gsm9k"), r"demonstrations\.jsonl:2: unknown task 'gsm9k'"),
         (draw("X?", 0, GOOD, verdict=True), r"demonstrations\.jsonl:2: not a row of  edgedc teach"),

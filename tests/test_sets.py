@@ -188,6 +188,9 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path, row: Row, said: str) -> 
 def test_nothing_to_train_on_says_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to train on by S_D-R: 2 rejected by the screen"):
         read(tmp_path, "S_D-R", screened("A?"), screened("B?"))
+    for method in ("S_E-A", "Direct"):
+        with pytest.raises(InputError, match=f"nothing to train on by {method}: 1 without a gold answer"):
+            read(tmp_path, method, screened("A?", answer=" "))
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="the file is empty"):
         read_pairs(tmp_path / "empty.jsonl", "S_D-T", "compact-1", 5)

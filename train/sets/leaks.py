@@ -37,7 +37,9 @@ _HELD_OUT = {"test", "dev", "val", "valid", "validation", "eval", "heldout", "he
 # A generated task keeps its splits apart by itself, and they share their phrasings by design: only the words count.
 _GENERATED = ("microworld",)
 _COLUMNS = ("question", "Question", "question_text", "problem", "context")
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*[^\W_]*|[^\W_]+")
+# Scripts that put no space between words: Thai to Burmese, Khmer, kana and Han. Each of their letters is a word.
+_LONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+_TOKEN = re.compile(rf"\d+(?:[.,]\d+)*[^\W_{_LONE}]*|[{_LONE}]|[^\W_{_LONE}]+")
 _NUMBER_WORD = re.compile("zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve")
 
 

@@ -152,7 +152,7 @@ def _wrong_kind(where: str, kind: Kind, method: Method) -> str:
 
 def _unfit(row: Row, method: Method, cap: int | None) -> str:
     """Why a row is not for this method; "" where it is."""
-    if method in ("S_E-A", "Direct") and not row.get("answer"):
+    if method in ("S_E-A", "Direct") and not row.get("answer", "").strip():
         return "without a gold answer"
     if method == "Direct":
         return ""

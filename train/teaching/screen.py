@@ -180,7 +180,7 @@ def _index(path: Path, job: Trials, left_out: Counter[str]) -> list[list[_Draw]]
         where = f"{path}:{line}"
         if kind_of(row, where) != "teach":
             raise InputError(f"{where}: not a row of  edgedc teach: screen what it wrote")
-        if not row.get("answer"):
+        if not row.get("answer", "").strip():
             raise InputError(f"{where} ({row.get('id', '')}): no gold answer to compare with: take a task that has it")
         if not row.get("task"):
             raise InputError(f"{where}: no task, so it is not known how to compare answers: make it with  edgedc teach")
