@@ -126,6 +126,7 @@ def test_of_a_generated_task_only_all_words_count(tmp_path: Path) -> None:
         ("test.jsonl", "\n" + json.dumps({"problem": STAMPS}), ":2"),
         ("test.json", json.dumps([{"Question": STAMPS}]), ", entry 1"),
         ("test.csv", f'question_id,question_text\n1,"{STAMPS}"\n', ", row 1"),
+        ("drop.json", json.dumps({"nfl_1": {"passage": "", "qa_pairs": [{"question": STAMPS}]}}), ", entry 1"),
     ],
 )
 def test_test_files_of_all_tasks_are_read(tmp_path: Path, name: str, text: str, place: str) -> None:
@@ -143,6 +144,9 @@ def test_test_files_of_all_tasks_are_read(tmp_path: Path, name: str, text: str, 
         ("test.jsonl", '{"question": " "}', "test.jsonl:1: no question"),
         ("test.json", "[1]", "entry 1: a list of JSON objects"),
         ("test.json", "{", "not JSON"),
+        ("drop.json", '{"nfl_1": {"passage": "", "qa_pairs": ["Who?"]}}', "entry 1: a list of JSON objects"),
+        ("drop.json", '{"nfl_1": {"passage": "They played.", "qa_pairs": [{}]}}', "entry 1: no question"),
+        ("drop.json", '{"nfl_1": {"passage": "They played.", "qa_pairs": 5}}', "entry 1: no question"),
         ("test.csv", "question_id\n1\n", "row 1: no question"),
         ("test.csv", f'question\n"{"word " * 30_000}"\n', "test.csv: not CSV: field larger than"),
         ("test.jsonl", "", "no questions in it"),

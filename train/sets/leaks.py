@@ -139,7 +139,7 @@ def shipped_held_out() -> list[HeldOut]:
 
 
 def read_held_out(path: Path) -> list[HeldOut]:
-    """The questions of a test file: JSONL, a JSON list or CSV, with a column that is called as our tasks call it.
+    """The questions of a test file: JSONL, JSON or CSV, with a column that is called as our tasks call it.
 
     Raises InputError for a file that is none of them, and for a row without a question.
     """
@@ -178,10 +178,20 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
         entries = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from error
-    for number, entry in enumerate(entries if isinstance(entries, list) else [entries], start=1):
+    for number, entry in enumerate(_entries(entries), start=1):
         if not isinstance(entry, dict):
             raise InputError(f"{path}, entry {number}: a list of JSON objects is needed, not a {type(entry).__name__}")
         yield f"{path}, entry {number}", entry
+
+
+def _entries(value: object) -> list[object]:
+    """The questions of a JSON file. DROP's own is an object of passages, each with `qa_pairs`."""
+    found: list[object] = []
+    for passage in value.values() if isinstance(value, dict) else ():
+        match passage:
+            case {"passage": premise, "qa_pairs": [*pairs]}:
+                found += [pair | {"premise": premise} if isinstance(pair, dict) else pair for pair in pairs]
+    return found or (value if isinstance(value, list) else [value])
 
 
 def _words(text: str) -> list[str]:
