@@ -211,19 +211,21 @@ def test_what_a_killed_run_left_without_a_checkpoint_goes_with_the_next_run_what
     while not (left := list(tmp_path.glob(".out.*.work/run.json"))):
         time.sleep(0.01)
     quick = dataclasses.replace(QUICK, max_steps=1)
-    train(rows, tmp_path / "out", quick, lambda progress: None)
+    with pytest.raises(InputError, match="out: another process is writing to it"):
+        train(rows, tmp_path / "out", quick, lambda progress: None)
     assert left[0].exists()  # as its run lives
     _kill(pid)
     train(rows, tmp_path / "out", quick, lambda progress: None)
     assert not list(tmp_path.glob(".out.*"))
 
 
-def test_two_runs_do_not_share_checkpoints(rows, tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"seed": 1}], ids=["alike", "other settings"])
+def test_two_runs_do_not_write_to_one_folder(rows, tmp_path, changes):
     settings = dataclasses.replace(QUICK, max_steps=2)
 
     def start_another(progress):
         with pytest.raises(InputError, match="out: another process is writing to it"):
-            train(rows, tmp_path / "out", settings, lambda progress: None)
+            train(rows, tmp_path / "out", dataclasses.replace(settings, **changes), lambda progress: None)
 
     assert train(rows, tmp_path / "out", settings, start_another).folder.is_dir()
 

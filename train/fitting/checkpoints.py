@@ -62,10 +62,11 @@ def work_folder(out: Path, what: dict[str, Any]) -> tuple[Path, list[str]]:
 
 @contextmanager
 def alone(work: Path, out: Path) -> Iterator[None]:
-    """Have a run's folder to ourselves: two processes would write into each other's checkpoints.
+    """Have a run's folder, and `out`, to ourselves: two processes would write into each other's checkpoints, and with
+    other settings the one that ends last would replace what the other has made.
 
-    What is left in it at the end is what a later run goes on from; without a checkpoint it is removed, and so is what
-    killed runs to `out` left without one. Raises InputError, which names `out`, where another process trains the same.
+    What is left in the folder at the end is what a later run goes on from; without a checkpoint it is removed, and so
+    is what killed runs to `out` left without one. Raises InputError where another process trains to `out`.
     """
     with ExitStack() as held:
         with together():
@@ -73,8 +74,8 @@ def alone(work: Path, out: Path) -> Iterator[None]:
                 lock(held.enter_context((work / RUN).open("ab")), out)
                 held.callback(_sweep, work)
                 for other in _works(out):
-                    if not latest(other):
-                        _sweep_dead(other)
+                    if other != work:
+                        _sweep_dead(other, out)
         yield
 
 
@@ -96,10 +97,11 @@ def _sweep(work: Path) -> None:
     shutil.rmtree(work / PARTIAL if latest(work) else work, ignore_errors=True)
 
 
-def _sweep_dead(work: Path) -> None:
-    with suppress(OSError, InputError), (work / RUN).open("rb") as file:
-        lock(file, work)  # held by a run that lives
-        _sweep(work)
+def _sweep_dead(work: Path, out: Path) -> None:
+    with suppress(OSError), (work / RUN).open("rb") as file:
+        lock(file, out)  # held by a run that lives
+        if not latest(work):
+            _sweep(work)
 
 
 def _works(out: Path) -> list[Path]:
