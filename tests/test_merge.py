@@ -112,8 +112,9 @@ def test_lora_on_tied_embeddings_is_refused(make, tmp_path, module) -> None:
     [
         (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), "changes the prompt and no weight"),
         (lora(alora_invocation_tokens=[5, 6]), "peft cannot merge it: aLoRA does not support merging"),
+        (lora(lora_bias=True), "peft cannot merge it: Impossible to merge LoRA with `lora_bias=True`"),
     ],
-    ids=["prompt", "alora"],
+    ids=["prompt", "alora", "bias"],
 )
 def test_what_has_no_merged_form_is_refused(make, tmp_path, config, said) -> None:
     with pytest.raises(InputError, match=said):

@@ -184,7 +184,7 @@ def _merged(load: Load, onto: str, adapter: Path, manifest: Manifest, dtype: tor
     try:
         with _quiet():
             model = tuned.merge_and_unload(safe_merge=False)
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, RuntimeError) as error:
         raise InputError(f"{adapter}: peft cannot merge it: {_in_a_line(error)}") from error
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight.data).all():
