@@ -46,9 +46,10 @@ class Purse:
         with self._settled:
             while self.spent + self.reserved + worst > self.ceiling:
                 if not wait or not self._calls or self.spent + worst > self.ceiling:
+                    left = self.ceiling - self.spent - self.reserved
                     raise BudgetError(
-                        f"the next call could cost ${worst:.6f}, and ${self.spent:.6f} of --max-cost "
-                        f"${self.ceiling:.6f} is spent: raise --max-cost or lower --max-tokens"
+                        f"the next call could cost ${worst:.6f}, and ${max(left, 0):.6f} of --max-cost "
+                        f"${self.ceiling:.6f} is left for it: raise --max-cost or lower --max-tokens"
                     )
                 self._settled.wait()
             self.reserved += worst

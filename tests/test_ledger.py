@@ -56,7 +56,7 @@ def test_threads_share_a_ceiling_and_wait_for_one_another() -> None:
 def test_a_worker_gets_its_part_of_what_is_left() -> None:
     budget = Budget(0.01, PRICE, spent=0.006)
     part = budget.part(0.5)
-    with pytest.raises(BudgetError, match=r"\$0.008000 of --max-cost \$0.010000"):
+    with pytest.raises(BudgetError, match=r"\$0.002000 of --max-cost \$0.010000 is left for it"):
         part.reserve(0, 201)
     part.reserve(0, 199)
     assert budget.part(1.0).spent == 0.006
