@@ -84,10 +84,10 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         check_order(whole, order)
         prompts = prompts_for(manifest, order.prompts) if order.gated else []
         calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
-        check_length(whole, _chat(whole, manifest), [*prompts, *calibration], manifest.context_length)
         weights = _weights(whole, manifest.name, order, say)
         dtype = reference_dtype(whole, available_memory(), say) if order.compares else "float32"
         check_room(out, needed_bytes(order, weights.sources, sum(prompt.generate for prompt in prompts)))
+        check_length(whole, _chat(whole, manifest), [*prompts, *calibration], manifest.context_length)
         stack.enter_context(alone(out))
         kept = kept_artifacts(out, manifest, say)
         stage = stack.enter_context(staged_folder(out))
