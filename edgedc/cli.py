@@ -108,7 +108,11 @@ def main(args: list[str] | None = None) -> Any:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            said = f"{error.filename or 'stdout or a file'}: cannot be written: {error.strerror}"
+        elif error.errno == errno.ENOENT and error.filename is None:  # getcwd(2)'s
+            said = "the working folder is gone: go to another"
+        else:
             raise
-        click.echo(f"edgedc: {error.filename or 'stdout or a file'}: cannot be written: {error.strerror}", err=True)
+        click.echo(f"edgedc: {said}", err=True)
         sys.exit(1)

@@ -47,6 +47,7 @@ class Check:
 class Installed:
     """`packages` are versions by extra and name, None for what is missing; `providers` are onnxruntime's.
 
+    `broken` says of packages that are there why they do not load, as where they were built for another machine.
     `llama_cpp_amx` says whether llama.cpp was built with kernels that are not used here; see `model_params` of
     edgedc/backends/llamacpp.py.
     """
@@ -54,6 +55,7 @@ class Installed:
     edgedc: str
     python: str
     packages: dict[str, dict[str, str | None]]
+    broken: dict[str, str]
     providers: list[str]
     llama_cpp_amx: bool
 
@@ -65,7 +67,20 @@ class Installed:
 
 def installed() -> Installed:
     packages = {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()}
-    return Installed(__version__, platform.python_version(), packages, _providers(), _llama_cpp_amx())
+    broken = {package: why for module, package, _ in _NEEDS.values() if (why := _does_not_load(module))}
+    amx = "llama-cpp-python" not in broken and _llama_cpp_amx()
+    return Installed(__version__, platform.python_version(), packages, broken, _providers(), amx)
+
+
+def _does_not_load(module: str) -> str:
+    """ "" where it loads, or is not there."""
+    if importlib.util.find_spec(module) is None:
+        return ""
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _llama_cpp_amx() -> bool:
@@ -185,7 +200,7 @@ def _version(name: str) -> str | None:
 def _providers() -> list[str]:
     try:
         import onnxruntime
-    except ImportError:  # not installed, or built for another machine
+    except Exception:  # not installed, or built for another machine
         return []
     providers: list[str] = onnxruntime.get_available_providers()
     return providers

@@ -64,6 +64,16 @@ def test_a_mistyped_verb_is_guessed() -> None:
     assert run("xyz").stderr == "edgedc: No such command 'xyz'. See  edgedc --help\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a folder in use is not removed")
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    code = "import os, edgedc.cli; os.rmdir(os.getcwd()); edgedc.cli.main(['models'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "gone", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "edgedc: the working folder is gone: go to another\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("args", [["models"], ["--version"]])
 def test_a_full_disk_behind_stdout_is_one_line(args: list[str]) -> None:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +237,20 @@ def test_without_a_bundle_it_says_what_is_installed() -> None:
     assert row["packages"]["onnx"]["onnxruntime"]
     assert "CPUExecutionProvider" in row["providers"]
     assert set(row["missing"]) == {e for e, versions in row["packages"].items() if None in versions.values()}
+
+
+@pytest.mark.parametrize("module", ["llama_cpp", "onnxruntime"])
+def test_a_package_that_does_not_load_is_named_and_the_rest_told(tmp_path: Path, module: str) -> None:
+    """As one that was built for another machine."""
+    (tmp_path / f"{module}.py").write_text("raise RuntimeError('GLIBC_9.99 not found')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "edgedc", "doctor"]
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert re.search(r"^serve +starlette +\d", done.stdout, re.MULTILINE)
+    [line] = done.stderr.splitlines()
+    assert "is installed and does not load: RuntimeError: GLIBC_9.99 not found" in line
 
 
 def test_a_missing_extra_comes_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from edgedc.bench.table import table
 from edgedc.bundle import Artifact, Manifest, read_manifest
 from edgedc.catalogue import find_model
 from edgedc.child import in_child
-from edgedc.doctor import Check, cannot_run, check_files, installed, try_artifact
+from edgedc.doctor import Check, Installed, cannot_run, check_files, installed, try_artifact
 from edgedc.errors import EdgedcError, InputError
 
 NO_AMX = (
@@ -70,7 +70,14 @@ def _show_installed(as_json: bool) -> None:
     here = installed()
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(here) | {"missing": here.missing()}))
-        return
+    else:
+        _tell(here)
+    if here.broken:
+        told = "; ".join(f"{package} is installed and does not load: {why}" for package, why in here.broken.items())
+        raise EdgedcError(f"{told}: install it again")
+
+
+def _tell(here: Installed) -> None:
     rows = [
         (extra if k == 0 else "", name, version or "missing")
         for extra, versions in here.packages.items()
