@@ -108,6 +108,15 @@ def test_what_is_there_stays_and_what_changed_is_made_again(
     assert weights(out)[0] != before[0][0]
 
 
+def test_what_calls_without_a_row_may_have_cost_is_in_the_table(
+    copy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = copy
+    write_rows(out / "demonstrations.jsonl.spending", [{"key": "gone", "lost": 0.25, "asked": 0.5}])
+    distill(recipe, out)
+    assert "$0.7500" in capsys.readouterr().out
+
+
 def test_a_held_out_file_that_has_changed_is_looked_into_again(copy: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, out = copy
     asked = [{"question": row["question"]} for row in read_rows(out / "demonstrations.jsonl")]

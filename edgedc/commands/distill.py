@@ -189,10 +189,11 @@ def _outcomes(path: Path) -> str:
 
 
 def _cost(path: Path) -> str:
-    """Of all rows, over all runs; a row without a price is told apart from one that cost nothing."""
-    costs = [row.get("cost") for row in read_rows(path)]
-    unpriced = costs.count(None)
-    return f"${sum(cost or 0 for cost in costs):.4f}" + (f", {unpriced} rows without a price" if unpriced else "")
+    """Of all runs, calls without a row included; a row without a price is told apart from one that cost nothing."""
+    costs = {row["key"]: row.get("cost") for row in read_rows(path)}
+    unpriced = list(costs.values()).count(None)
+    with workshop("train.calls.spending").Spending(path, costs, sum(cost or 0 for cost in costs.values())) as spending:
+        return f"${spending.total:.4f}" + (f", {unpriced} rows without a price" if unpriced else "")
 
 
 def _figures(step: Step) -> str:
