@@ -107,7 +107,10 @@ def pull(repository: Repository, files: Sequence[RemoteFile], report: Callable[[
     if folder.exists():
         raise InputError(f"{folder}: exists and was not pulled; move it away")
     stage = folder.with_name(f".{folder.name}.{repository.commit[:12]}")
-    stage.mkdir(parents=True, exist_ok=True)
+    try:
+        stage.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{stage.parent}: cannot be made: {error.strerror}; set EDGEDC_HOME to another") from error
     needed = sum(f.size for f in files if not (stage / f.name).is_file())
     if (free := shutil.disk_usage(stage).free) < needed:
         raise EdgedcError(f"{stage}: {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free: make room")

@@ -249,6 +249,15 @@ def test_what_cannot_be_pulled_is_one_line(hub, edgedc, asked, said):
     assert "Traceback" not in done.stderr
 
 
+def test_a_home_that_cannot_be_written_is_one_line(hub, edgedc, tmp_path):
+    hub.repositories["someone/box"] = files_of(DEMO_BASE)
+    (tmp_path / "home").write_text("not a folder")
+    done = edgedc("pull", "someone/box")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'home' / 'models'}: cannot be made: Not a directory; set EDGEDC_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_hub_that_cannot_be_reached_is_one_line(hub, edgedc):
     hub.shutdown()
     hub.server_close()
