@@ -27,11 +27,12 @@ from edgedc.bench.table import table
 from edgedc.machine import this_machine
 
 RESULT = Path(__file__).parent / "results" / "training_speed.json"
-# Dense bfloat16 operations a second, from NVIDIA's data sheets; the first name that is part of the card's counts.
+# Dense bfloat16 operations a second, from NVIDIA's data sheets; the first of which a card's name has all words counts.
 PEAK = {
     "B200": 2250e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
@@ -126,8 +127,12 @@ def operations(data: dict[str, Any], learnt: int, args: argparse.Namespace) -> f
 def card_peak() -> float | None:
     import torch
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return next((peak for card, peak in PEAK.items() if card in name), None)
+    return peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+
+
+def peak_of(name: str) -> float | None:
+    words = set(name.replace("-", " ").split())
+    return next((peak for card, peak in PEAK.items() if set(card.split()) <= words), None)
 
 
 def spread(values: list[float], digits: int) -> dict[str, float]:

@@ -39,7 +39,9 @@ def make(tmp_path: Path):
             if parameter.requires_grad:
                 parameter.data += scale * torch.randn_like(parameter)
         folder = tmp_path / "adapter"
-        tuned.save_pretrained(folder, save_embedding_layers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            tuned.save_pretrained(folder, save_embedding_layers=False)
         AutoTokenizer.from_pretrained(BASE).save_pretrained(folder)
         write_manifest(folder, dataclasses.replace(MANIFEST, recipe=recipe))
         return folder
