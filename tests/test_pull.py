@@ -155,6 +155,13 @@ def test_a_bundle_is_pulled_listed_and_run_by_its_name(hub, edgedc, box):
     assert edgedc(*words, "box", question).stdout == edgedc(*words, str(box), question).stdout != ""
 
 
+def test_a_name_that_stands_for_another_model_is_not_given(hub, edgedc, box):
+    hub.repositories |= {"someone/default": files_of(box), "someone/box": files_of(box)}
+    done = edgedc("pull", "someone/default")
+    assert done.stderr.endswith(f"edgedc decompose --model {done.stdout}")
+    assert edgedc("pull", "someone/box").stderr.endswith("edgedc decompose --model box\n")
+
+
 def test_a_gguf_of_somebody_else_becomes_a_bundle_that_runs(hub, edgedc, box):
     [gguf] = box.glob("*.gguf")
     hub.repositories["someone/Small-GGUF"] = {"Small-Q8_0.gguf": gguf.read_bytes(), "README.md": b"hello"}

@@ -1,9 +1,12 @@
 """edgedc pull: a model from the hub."""
 
+from pathlib import Path
+
 import click
 
 from edgedc import hub
 from edgedc.bundle import MANIFEST
+from edgedc.catalogue import find_model
 
 
 @click.command()
@@ -21,4 +24,5 @@ def command(name: str, pattern: str | None) -> None:
     folder = hub.pull(repository, hub.select(repository, pattern), lambda line: click.echo(f"  {line}", err=True))
     click.echo(folder)
     verb = "decompose --model" if (folder / MANIFEST).is_file() else "train --base"
-    click.echo(f"Use it with  edgedc {verb} {folder.name}", err=True)
+    short = Path(folder.name)
+    click.echo(f"Use it with  edgedc {verb} {short if find_model(short) == folder else folder}", err=True)
