@@ -21,11 +21,11 @@ from edgedc.cli import cli
 from edgedc.decomposition import decomposition_of, parse, render
 from edgedc.errors import EdgedcError, InputError
 from edgedc.prompts import decompose_messages
-from train.fitting.base import find_base
+from train.fitting.base import find_base, load_base
 from train.fitting.data import IGNORED, encode
 from train.fitting.packing import packed, padded
 from train.fitting.scratch import make_tokenizer
-from train.fitting.sft import train
+from train.fitting.sft import _write_model, train
 from train.merge import merge
 from train.sets.pairs import METHODS, read_pairs
 from train.settings import MergeSettings, TrainSettings
@@ -281,6 +281,16 @@ def test_rows_of_a_test_split_are_refused_or_left_out(tmp_path):
 # -- tuning
 
 
+def test_weights_brought_together_are_written_as_the_model_that_was_divided(model_folder, tmp_path):
+    """As with --fsdp: what stands beside the weights stays, such as all the tokens that end a reply."""
+    tokenizer, model = load_base(str(model_folder), dtype=torch.float32)
+    model.generation_config.eos_token_id = [0, 3]
+    _write_model(tmp_path, model, dict(model.state_dict()), tokenizer, dataclasses.replace(QUICK, tuning="full"))
+    again = load_base(str(tmp_path), dtype=torch.float32)[1]
+    assert again.generation_config.eos_token_id == [0, 3]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
 def test_an_adapter_leaves_tied_embeddings_alone(adapter, model_folder):
     assert json.loads((model_folder / "config.json").read_text())["tie_word_embeddings"]
     changed = {key.split(".")[-3] for key in load_file(adapter.folder / "adapter_model.safetensors")}
@@ -437,7 +447,7 @@ def _template(text):
     [
         (_without_a_tensor, r"base: its weights lack model\.layers\.1\.mlp\.up_proj\.weight"),
         (_cut, "base: cannot be loaded as a base model: .*incomplete"),
-        (_config(hidden_size=128), "base: cannot be loaded as a base model: .*size mismatch"),
+        (_config(hidden_size=128), "base: cannot be loaded as a base model: .*mismatch"),
         (_config(hidden_size="256"), r"cannot be loaded .*base/config\.json has text for a number: hidden_size"),
         (_config(model_type="nonsense"), "cannot be loaded as a base model: .*nonsense"),
         (_without_eos, "its tokenizer has no eos_token"),

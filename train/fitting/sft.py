@@ -285,8 +285,10 @@ def _write_model(
 ) -> None:
     if settings.from_scratch or settings.tuning == "full":
         if weights is not None:
+            beside = model.generation_config
             with torch.device("meta"):
                 model = type(model)(model.config)
+            model.generation_config = beside
             model.load_state_dict(weights, assign=True)
             model.tie_weights()
         most = max(p.abs().max().item() for p in model.parameters())
