@@ -3,7 +3,9 @@
 import difflib
 import errno
 import importlib
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -85,6 +87,9 @@ def _variable(error: click.ClickException) -> str:
 
 def main(args: list[str] | None = None) -> Any:
     """Run a verb; a known failure becomes one line on stderr and its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: nobody wants to see it
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (until the process ends)
     try:
         code = cli.main(args, prog_name="edgedc", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

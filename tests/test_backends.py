@@ -246,6 +246,16 @@ def test_without_llamacpp_a_bundle_runs_on_onnx_and_says_so(bundle_folder, monke
     backend.close()
 
 
+def test_a_llamacpp_that_does_not_load_is_one_line(bundle_folder, tmp_path):
+    """As one that was built for another machine."""
+    (tmp_path / "llama_cpp.py").write_text("raise RuntimeError('GLIBC_9.99 not found')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from edgedc.cli import main; main()"
+    command = [sys.executable, "-c", code, "decompose", "--model", bundle_folder, "--backend", "llamacpp", "Why?"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = "edgedc: llama-cpp-python is installed and does not load: GLIBC_9.99 not found: install it again\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_a_model_folder_runs_on_transformers(model_folder):
     manifest, backend = open_backend(model_folder)
     assert (manifest.kind, backend.name) == ("model", "transformers fp32")

@@ -74,6 +74,12 @@ def test_a_working_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "edgedc: the working folder is gone: go to another\n")
 
 
+def test_a_closed_stdout_is_one_that_nobody_reads() -> None:
+    command = f"{sys.executable} -m edgedc models >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("args", [["models"], ["--version"]])
 def test_a_full_disk_behind_stdout_is_one_line(args: list[str]) -> None:

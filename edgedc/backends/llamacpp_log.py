@@ -3,12 +3,14 @@
 import ctypes
 from collections import deque
 
-from edgedc.errors import MissingExtra
+from edgedc.errors import EdgedcError, MissingExtra
 
 try:
     import llama_cpp
 except ModuleNotFoundError as error:
     raise MissingExtra("llama-cpp-python", "llamacpp") from error
+except Exception as error:  # RuntimeError, OSError and others where its library was built for another machine
+    raise EdgedcError(f"llama-cpp-python is installed and does not load: {error}: install it again") from error
 
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR (ggml.h); llama_cpp/_logger.py has an older numbering
 _errors: deque[str] = deque(maxlen=8)
