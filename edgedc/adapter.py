@@ -1,10 +1,13 @@
 """Adapters in peft's format: what training, merging and exporting must agree on."""
 
+import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from edgedc.bundle import MANIFEST, read_manifest
 from edgedc.errors import InputError
+from edgedc.files import sha256_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TIED = ("embed_tokens", "lm_head")  # modules that are one tensor where a base's embeddings are tied
@@ -21,6 +24,23 @@ def check_files(adapter: Path) -> None:
         raise InputError(f"{adapter}: no {CONFIG}: not an adapter; make one with  edgedc train")
     if not (adapter / WEIGHTS).is_file():
         raise InputError(f"{adapter}: no {WEIGHTS}; pickled adapters are not loaded, save it as safetensors")
+
+
+def base_sha256(base: Path) -> str:
+    """Of all safetensors of a folder together; whatever they are named."""
+    return hashlib.sha256(" ".join(sha256_of(path) for path in sorted(base.glob("*.safetensors"))).encode()).hexdigest()
+
+
+def check_base(adapter: Path, base: Path) -> None:
+    """Raises InputError for a folder whose weights are not those that the adapter was trained on, where that is known.
+
+    Another model of the same shape takes the adapter without a word, and makes something that nobody trained.
+    """
+    known = read_manifest(adapter).base_sha256 if (adapter / MANIFEST).is_file() else ""
+    if known and base.is_dir() and known != base_sha256(base):
+        raise InputError(
+            f"{adapter}: was trained on other weights than {base} has: restore its base, or train it again"
+        )
 
 
 def check_untied(adapter: Path, names: Iterable[str]) -> None:

@@ -106,6 +106,7 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""  # of the safetensors that a bundle was exported from; see export/ship.py
     base_revision: str = ""
+    base_sha256: str = ""  # of the base's safetensors (edgedc/adapter.py) when it was trained; "" for one of the hub
     parameters: int = 0
     data: tuple[Data, ...] = ()
     artifacts: tuple[Artifact, ...] = ()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgedc.adapter import check_files
+from edgedc.adapter import check_base, check_files
 from edgedc.bundle import CHAT_TEMPLATE, MANIFEST, check_model_folder, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import scratch_folder
@@ -51,4 +51,5 @@ def _fill(folder: Path, base: Path, adapter: Path) -> None:
         manifest = read_manifest(adapter)
         if manifest.kind != "adapter":
             raise InputError(f"{adapter}: a {manifest.kind}, not an adapter")
+        check_base(adapter, base)
         write_manifest(folder, dataclasses.replace(manifest, kind="model"))

@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edgedc import cli
+from edgedc.adapter import base_sha256
 from edgedc.bundle import Manifest, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, GateError, InputError, MissingExtra
 from train.agreement import compare, scores_of, texts_for
 from train.fitting.base import find_base, load_base
+from train.fitting.sft import train
 from train.merge import merge
-from train.settings import MergeSettings
+from train.settings import MergeSettings, TrainSettings
 
 BASE = find_base("demo-base")[0]
 MANIFEST = Manifest("adapter", "trial", "demo-base", "S_D-T", context_length=1024)
@@ -241,3 +243,15 @@ def test_odd_rows_to_compare_on(tmp_path: Path) -> None:
     half = write_rows(tmp_path / "half.jsonl", [*odd, {"question": "Half \ud83d?"}])
     with pytest.raises(InputError, match=r"half\.jsonl:5: not valid Unicode near .*lone surrogate"):
         texts_for(tokenizer, MANIFEST, half)
+
+
+def test_a_base_that_was_replaced_since_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(model_folder, tmp_path / "base"))
+    rows = write_rows(tmp_path / "rows.jsonl", demonstrations(2))
+    adapter = train(rows, tmp_path / "adapter", TrainSettings(base=str(base), max_steps=1, threads=1), print).folder
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[:-2] + bytes(2))
+    with pytest.raises(InputError, match="was trained on other weights than"):
+        merge(adapter, tmp_path / "out", MergeSettings())
+    (base / "model.safetensors").write_bytes(weights)
+    assert read_manifest(merge(adapter, tmp_path / "out", MergeSettings())).base_sha256 == base_sha256(base)

@@ -123,10 +123,27 @@ def test_what_cannot_be_ordered_is_said_before_the_work(
 
 def test_an_adapter_for_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", hidden=128)
-    done = export("--adapter", adapter, base, tmp_path / "out")
+    foreign = Path(shutil.copytree(adapter, tmp_path / "foreign"))
+    (foreign / "manifest.json").unlink()  # as peft writes it
+    done = export("--adapter", foreign, base, tmp_path / "out")
     assert isinstance(done.exception, InputError)
     assert "wrong adapter for this base" in str(done.exception)
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "foreign"]
+
+
+@pytest.mark.parametrize("how", [("--no-gate", "--quantization", "f16"), ("--adapter-only",)])
+def test_an_adapter_for_other_weights_of_the_same_shape_is_refused(
+    adapter: Path, model_folder: Path, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    base = Path(shutil.copytree(model_folder, tmp_path / "base"))
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[:-2] + bytes(2))
+    flags, out = ("--adapter", adapter, *how), tmp_path / "out.gguf"
+    done = export(*flags, base, out)
+    assert isinstance(done.exception, InputError)
+    assert f"{adapter}: was trained on other weights than {base} has" in str(done.exception)
+    (base / "model.safetensors").write_bytes(weights)
+    assert export(*flags, base, out).exit_code == 0
 
 
 def test_what_is_wrong_with_a_base_is_told_of_the_base(adapter: Path, model_folder: Path, tmp_path: Path) -> None:

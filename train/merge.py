@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from edgedc.adapter import CONFIG, WEIGHTS, check_files, check_untied
+from edgedc.adapter import CONFIG, WEIGHTS, check_base, check_files, check_untied
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, now, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, GateError, InputError, MissingExtra
 from edgedc.files import check_replaceable, sha256_of, staged_folder
@@ -57,6 +57,7 @@ def merge(adapter: Path, out: Path, settings: MergeSettings) -> Path:
     manifest = _check(adapter)
     base, questions = find_base(manifest.base)[0], Path(settings.prompts) if settings.prompts else None
     check_replaceable(out, adapter, Path(base), *([questions] if questions else []))
+    check_base(adapter, Path(base))
     load = partial(load_base, base, manifest.base_revision, dtype=torch.float32)
     quantised = manifest.recipe.get("tuning") == "qlora"
     if quantised and find_spec("bitsandbytes") is None:

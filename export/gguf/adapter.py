@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from gguf import GGML_QUANT_VERSION, GGUFWriter
 
+from edgedc.adapter import check_base
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import beside
 
@@ -62,6 +63,7 @@ def adapter_to_gguf(base: Path, adapter: Path, out: Path, kind: Kind = "f16") ->
     """
     if out.is_dir() or not out.parent.is_dir():
         raise InputError(f"{out}: {'a folder' if out.is_dir() else 'its folder is not there'}; give another file")
+    check_base(adapter, base)
     architecture = read_architecture(base)
     tensors = open_weights(base)
     read = read_adapter(adapter, tensors, tied=architecture.tied)

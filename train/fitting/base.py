@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
+from edgedc.adapter import base_sha256
 from edgedc.bundle import check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
@@ -99,6 +100,12 @@ def stamps_of(settings: TrainSettings, model: Any) -> list[object]:
     folder = Path(find_base(settings.base)[0])
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
     return [revision_of(model), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]
+
+
+def weights_of(settings: TrainSettings) -> str:
+    """The hash of the base's weights; "" where there is none, and for one of the hub, which its revision tells."""
+    folder = Path() if settings.from_scratch else Path(find_base(settings.base)[0])
+    return "" if settings.from_scratch or not folder.is_dir() else base_sha256(folder)
 
 
 def load_base(

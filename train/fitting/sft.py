@@ -36,6 +36,7 @@ from .base import (
     revision_of,
     stamps_of,
     uses_bf16,
+    weights_of,
 )
 from .checkpoints import alone, discard, full_disk_told, identity, work_folder
 from .compiling import check_compiler
@@ -99,6 +100,7 @@ def train(
         tokenizer, model, base = make_trainee(
             settings, texts_of([p for p, held in zip(pairs, chosen, strict=True) if not held])
         )
+        base_sha256 = weights_of(settings) if is_first() else ""  # before anyone can put another base there
         if settings.packing:
             check_packing(model, device())
         limits = {"context": context_of(model, base), "vocabulary": model.get_input_embeddings().weight.shape[0]}
@@ -129,7 +131,7 @@ def train(
                     record = _record(trained, settings, len(held.rows), history)
                     write_text(stage / HISTORY, json.dumps(record, indent=2, default=str) + "\n")
                     made = _manifest(stage, trained, settings, record, base, describe(data, pairs), model)
-                    write_manifest(stage, made)
+                    write_manifest(stage, dataclasses.replace(made, base_sha256=base_sha256))
                 discard(work)
     return trained
 
