@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from edgedc.backends import choose, open_backend
 from edgedc.backends.chat import ChatTemplate, read_chat_template
@@ -378,6 +379,12 @@ def test_damaged_weights_are_the_users_error(model_folder, tmp_path):
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="transformers cannot load it"):
+        TransformersBackend(folder)
+    (folder / "model.safetensors").write_bytes(whole)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"cannot load it: its weights lack model\.norm\.weight: copy"):
         TransformersBackend(folder)
 
 

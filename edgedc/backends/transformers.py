@@ -51,9 +51,16 @@ class TransformersBackend(GreedyBackend):
             torch.set_num_threads(threads)
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
-            ).eval()
+            self._model, read = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            if read["missing_keys"]:  # transformers has drawn them by lot
+                raise ValueError(f"its weights lack {min(read['missing_keys'])}: copy or make the model again")
+            self._model.eval()
             if adapter:
                 hush_bitsandbytes()
                 import peft
