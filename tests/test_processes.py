@@ -278,7 +278,11 @@ launch.train(data, out, TrainSettings(**eval(sys.argv[3])), report, print)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"from_scratch": None, "tuning": "lora"}], ids=["all weights", "lora"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"from_scratch": None, "tuning": "lora"}, {"from_scratch": None, "tuning": "qlora"}],
+    ids=["all weights", "lora", "qlora"],
+)
 def test_processes_that_divide_the_weights_have_the_losses_of_one_and_go_on_when_killed(rows, tmp_path, changes):
     changes |= {"validation": 3, "validation_every": 3, "validation_questions": 1, "packing": True}
     one = run(rows, tmp_path / "one", **changes)

@@ -103,6 +103,8 @@ def test_merged_it_decomposes_as_it_was_taught(bitsandbytes, model_folder, tmp_p
     with pytest.raises(InputError, match=r"was trained over its base in 4 bits.* edgedc merge"):
         with_lora(open_weights(model_folder), adapter.folder, tied=True)  # over the whole base it is another model
     merged = merge(adapter.folder, tmp_path / "merged", MergeSettings(prompts=str(data)))
+    whole = read_manifest(merged).parameters
+    assert read_manifest(adapter.folder).parameters == whole + adapter.trained_parameters  # not what 4 bits take
     told = read_manifest(merged).recipe["merge"]
     assert told["onto"] == "dequantised base"
     assert told["tried"]["dequantised base"]["kl"] < told["tried"]["base"]["kl"]

@@ -1,6 +1,7 @@
 """The model that is trained: a base with an adapter on it, a base as a whole, or a new one."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ from edgedc.adapter import base_sha256
 from edgedc.bundle import check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
-from edgedc.files import read_object
+from edgedc.files import read_object, sha256_of
 
 from ..settings import TrainSettings
 from .scratch import make_model, make_tokenizer
@@ -29,6 +30,23 @@ from .scratch import make_model, make_tokenizer
 # The rows that a from-scratch tokenizer is fitted to; more change next to nothing.
 _TOKENIZER_ROWS = 20_000
 _SHORT = 640  # tokens of a row
+
+
+@dataclass(frozen=True)
+class Base:
+    """What there is to tell of a model before it is trained.
+
+    `name` is for the manifest. `context` is the most tokens that it reads at once, `parameters` how many weights it
+    has, with those of an adapter that was put on it. `revision` is the hub's, the hashes are of a folder's weights and
+    config.json; "" where there is no such thing.
+    """
+
+    name: str
+    context: int
+    parameters: int
+    revision: str = ""
+    sha256: str = ""
+    config_sha256: str = ""
 
 
 def check_tuning(settings: TrainSettings) -> None:
@@ -48,8 +66,8 @@ def check_tuning(settings: TrainSettings) -> None:
         raise MissingExtra("bitsandbytes", "qlora")
 
 
-def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any, str]:
-    """(tokenizer, model ready to be trained, the base's name for the manifest).
+def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any, Base]:
+    """(tokenizer, model ready to be trained, what it is made from).
 
     `texts` is what the tokenizer of a model from scratch is fitted to. Raises InputError as `load_base` does.
     """
@@ -59,15 +77,30 @@ def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrai
         made = make_model(tokenizer, settings.from_scratch, settings.seed)
         if chosen := attention(settings):
             made.set_attn_implementation(chosen)
-        return tokenizer, made, f"scratch-{settings.from_scratch}"
+        return tokenizer, made, _base(f"scratch-{settings.from_scratch}", made)
     folder, name = find_base(settings.base)
     # An optimiser that changes weights by a millionth needs float32 to change them in; what is frozen does not.
     dtype = torch.float32 if settings.tuning == "full" or not uses_bf16(settings) else base_dtype()
     tokenizer, model = load_base(
-        folder, dtype=dtype, quantised=settings.tuning == "qlora", attention=attention(settings)
+        folder,
+        dtype=dtype,
+        quantised=settings.tuning == "qlora",
+        divided=settings.fsdp,
+        attention=attention(settings),
     )
     torch.manual_seed(settings.seed)
-    return tokenizer, model if settings.tuning == "full" else with_adapter(model, settings), name
+    if settings.tuning != "full":
+        model = with_adapter(model, settings)
+    return tokenizer, model, _base(name, model, Path(folder))
+
+
+def _base(name: str, model: Any, folder: Path | None = None) -> Base:
+    """Raises InputError for a model that does not say how much it reads."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if not context:
+        raise InputError(f"{name}: its config.json has no max_position_embeddings, its longest text; take another base")
+    hashes = (base_sha256(folder), sha256_of(folder / "config.json")) if folder and folder.is_dir() else ()
+    return Base(name, int(context), model.num_parameters(), getattr(model.config, "_commit_hash", None) or "", *hashes)
 
 
 def find_base(name: str) -> tuple[str, str]:
@@ -81,49 +114,24 @@ def find_base(name: str) -> tuple[str, str]:
     raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or a name in  edgedc models")
 
 
-def context_of(model: Any, name: str) -> int:
-    """The most tokens that a model reads at once. Raises InputError, with the base's `name`, where it does not say."""
-    if context := getattr(model.config, "max_position_embeddings", None):
-        return int(context)
-    raise InputError(f"{name}: its config.json has no max_position_embeddings, its longest text; take another base")
-
-
-def revision_of(model: Any) -> str:
-    """The commit of the hub that a model was loaded from; "" for one of a folder or from scratch."""
-    return getattr(model.config, "_commit_hash", None) or ""
-
-
-def stamps_of(settings: TrainSettings, model: Any) -> list[object]:
-    """What tells the base from what was or will be there by its name: its revision on the hub, or its files' times."""
-    if settings.from_scratch:
-        return []
-    folder = Path(find_base(settings.base)[0])
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
-    return [revision_of(model), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]
-
-
-def weights_of(settings: TrainSettings) -> str:
-    """The hash of the base's weights; "" where there is none, and for one of the hub, which its revision tells."""
-    folder = Path() if settings.from_scratch else Path(find_base(settings.base)[0])
-    return "" if settings.from_scratch or not folder.is_dir() else base_sha256(folder)
-
-
 def load_base(
     name: str,
     revision: str = "",
     *,
     dtype: torch.dtype | None = None,
     quantised: bool = False,
+    divided: bool = False,
     attention: str | None = None,
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model, from safetensors, no code of the model's own; in `base_dtype()` unless `dtype` is given.
 
-    `revision` is the hub's, its newest where there is none. `quantised`: linear layers in 4 bits, by bitsandbytes.
+    `revision` is the hub's, its newest where there is none. `quantised`: linear layers in 4 bits, by bitsandbytes,
+    and `divided`: as FSDP can divide them between processes.
     `attention` is transformers' name of an implementation.
     """
     how: dict[str, Any] = {"dtype": dtype or base_dtype(), "use_safetensors": True, "attn_implementation": attention}
     if quantised:
-        how |= {"quantization_config": four_bits(how["dtype"]), "device_map": {"": device()}}
+        how |= {"quantization_config": four_bits(how["dtype"], divided=divided), "device_map": {"": device()}}
     at = {"revision": revision} if revision else {}
     which = "@".join([name, *at.values()])
     try:
@@ -177,10 +185,17 @@ def with_adapter(model: PreTrainedModel, settings: TrainSettings) -> Any:
     return adapted
 
 
-def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 with double quantisation (QLoRA, arXiv 2305.14314); `dtype` is what is multiplied in."""
+def four_bits(dtype: torch.dtype, *, divided: bool = False) -> BitsAndBytesConfig:
+    """NF4 with double quantisation (QLoRA, arXiv 2305.14314); `dtype` is what is multiplied in.
+
+    accelerate leaves whole what FSDP would have to divide in bytes, so they are `divided` in numbers of that type.
+    """
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if divided else torch.uint8,
     )
 
 

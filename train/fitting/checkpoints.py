@@ -23,6 +23,7 @@ from edgedc.errors import EdgedcError, InputError
 from edgedc.files import key_of, lock, read_object, write_text
 
 from ..settings import WITHOUT_EFFECT, TrainSettings
+from .base import Base
 from .data import Encoded
 from .processes import is_first, together
 
@@ -30,12 +31,14 @@ RUN = "run.json"
 PARTIAL = ".partial"
 
 
-def identity(
-    settings: TrainSettings, base: Sequence[object], fit: Sequence[Encoded], held: Sequence[Encoded]
-) -> dict[str, Any]:
-    """Everything that determines the weights; `base` is what tells it from another of its name. Values are JSON's."""
+def identity(settings: TrainSettings, base: Base, fit: Sequence[Encoded], held: Sequence[Encoded]) -> dict[str, Any]:
+    """Everything that determines the weights. Values are JSON's."""
     chosen = {k: v for k, v in dataclasses.asdict(settings).items() if k not in WITHOUT_EFFECT}
-    made_from = {"data": _digest(fit), "held-out data": _digest(held), "base's files": key_of(base)}
+    made_from = {
+        "data": _digest(fit),
+        "held-out data": _digest(held),
+        "base's files": key_of(base.revision, base.sha256, base.config_sha256),
+    }
     return json.loads(json.dumps(chosen | made_from, default=str))
 
 

@@ -27,16 +27,13 @@ from ..sets.leaks import check_leaks, held_out_in
 from ..sets.pairs import Pair, read_pairs
 from ..settings import TrainSettings
 from .base import (
+    Base,
     check_tuning,
-    context_of,
     device,
     find_base,
     load_base,
     make_trainee,
-    revision_of,
-    stamps_of,
     uses_bf16,
-    weights_of,
 )
 from .checkpoints import alone, discard, full_disk_told, identity, work_folder
 from .compiling import check_compiler
@@ -100,10 +97,9 @@ def train(
         tokenizer, model, base = make_trainee(
             settings, texts_of([p for p, held in zip(pairs, chosen, strict=True) if not held])
         )
-        base_sha256 = weights_of(settings) if is_first() else ""  # before anyone can put another base there
         if settings.packing:
             check_packing(model, device())
-        limits = {"context": context_of(model, base), "vocabulary": model.get_input_embeddings().weight.shape[0]}
+        limits = {"context": base.context, "vocabulary": model.get_input_embeddings().weight.shape[0]}
         avoid = settings.unlikelihood > 0
         encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, **limits, unwanted=avoid)
         if imitated:
@@ -112,7 +108,7 @@ def train(
         rows = [row for row, held in zip(encoded, chosen, strict=True) if not held]
         held = _to_measure(pairs, encoded, chosen, settings)
 
-        work, notes = work_folder(out, identity(settings, stamps_of(settings, model), rows, held.rows))
+        work, notes = work_folder(out, identity(settings, base, rows, held.rows))
         for note in notes:
             warn(note)
     with alone(work, out), full_disk_told(work), full_memory_told(), _board(out, work) as board:
@@ -130,8 +126,8 @@ def train(
                     _write_model(stage, trainer.model, weights, tokenizer, settings)
                     record = _record(trained, settings, len(held.rows), history)
                     write_text(stage / HISTORY, json.dumps(record, indent=2, default=str) + "\n")
-                    made = _manifest(stage, trained, settings, record, base, describe(data, pairs), model)
-                    write_manifest(stage, dataclasses.replace(made, base_sha256=base_sha256))
+                    made = _manifest(stage, trained, settings, record, base, describe(data, pairs))
+                    write_manifest(stage, made)
                 discard(work)
     return trained
 
@@ -331,9 +327,8 @@ def _manifest(
     trained: Trained,
     settings: TrainSettings,
     record: dict[str, Any],
-    base: str,
+    base: Base,
     data: Any,
-    model: Any,
 ) -> Manifest:
     essentials = ("rows", "held_out_rows", "steps", "kept", "tokens_per_s", "seconds", "peak_memory_bytes", "device")
     recipe = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(settings).items()}
@@ -341,14 +336,15 @@ def _manifest(
     return Manifest(
         kind="model" if whole else "adapter",
         name=trained.folder.name,
-        base=base,
-        base_revision=revision_of(model),
+        base=base.name,
+        base_revision=base.revision,
+        base_sha256=base.sha256,
         method="from scratch" if settings.from_scratch else settings.method,
         prompt_style=settings.prompt_style,
         max_subquestions=settings.max_subquestions,
-        context_length=context_of(model, base),
+        context_length=base.context,
         chat_template_sha256=sha256_of(stage / CHAT_TEMPLATE),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=base.parameters,
         data=(data,),
         recipe=recipe | {"training": {name: record[name] for name in essentials}},
     )
