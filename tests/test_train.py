@@ -2,8 +2,10 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import ClassVar
@@ -579,6 +581,16 @@ def test_what_is_no_adapter_cannot_be_merged(model_folder, adapter, tmp_path):
     with pytest.raises(InputError, match="does not fit its base"):
         merge(wrong, tmp_path / "out", MergeSettings())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_that_wait_give_way_and_that_is_said_before_torch_is_loaded(own, wanted):
+    code = "import os, sys, train.fitting; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    rest = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=rest | own, capture_output=True, text=True, check=True)
+    assert done.stdout == f"False {wanted}\n"
 
 
 def test_train_on_gsm8k(data_folder, tmp_path, adapter):

@@ -348,8 +348,3 @@ def _manifest(
         data=(data,),
         recipe=recipe | {"training": {name: record[name] for name in essentials}},
     )
-
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# oneDNN keeps a thousand kernels by default, each for one shape, and most are not met again: several GB in an hour.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
