@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from conftest import write_rows
 
 from edgedc import cli
 from edgedc.bundle import read_manifest, write_manifest
+from edgedc.catalogue import find_weights
 from edgedc.errors import GateError, InputError
 from edgedc.files import read_rows, sha256_of
 from edgedc.solvers.loopback import Timing
@@ -127,6 +129,19 @@ def test_a_held_out_file_that_has_changed_is_looked_into_again(copy: tuple[Path,
     write_rows(held, asked[:3])
     distill(recipe, out)
     assert read_manifest(out / "bundle").data[0].rows == 13
+
+
+def test_the_weights_of_a_base_tell_whether_it_is_another(
+    copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = copy
+    base = Path(shutil.copytree(find_weights(Path("demo-base")), tmp_path / "base"))
+    recipe.write_text(SMALL.replace("[train]", f'[train]\nbase = "{base}"'), "utf-8")
+    for change, again in ((b"", True), (b"", False), (bytes(2), True)):  # the second time it is only newer
+        stored = (base / "model.safetensors").read_bytes()
+        (base / "model.safetensors").write_bytes(stored[: len(stored) - len(change)] + change)
+        distill(recipe, out)
+        assert ("$ edgedc train" in capsys.readouterr().err) == again
 
 
 def test_rows_that_the_changed_recipe_does_not_ask_for_are_kept_and_not_learnt(copy: tuple[Path, Path]) -> None:

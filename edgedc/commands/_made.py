@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from edgedc.adapter import WEIGHTS
+from edgedc.adapter import WEIGHTS, base_sha256
 from edgedc.bundle import MANIFEST, Manifest, read_manifest
+from edgedc.catalogue import find_weights
 from edgedc.commands._verbs import run, values
 from edgedc.files import read_rows, sha256_of
 from edgedc.flags import as_json
@@ -37,7 +38,7 @@ def is_made(verb: str, folder: Path, wanted: Values) -> bool:
     known = (recorded.keys() & settings.keys()).difference(without_effect)
     same = bool(known) and all(recorded[name] == settings[name] for name in known)
     read = [Path(wanted[name]) for name in READ_TOO.get(verb, ()) if wanted[name]]
-    return same and not _newer(read, folder) and _SAME_INPUT[verb](manifest, folder, wanted)
+    return same and not _newer(read, folder) and _SAME_INPUT[verb](manifest, wanted)
 
 
 def _newer(files: Iterable[Path], folder: Path) -> bool:
@@ -46,22 +47,22 @@ def _newer(files: Iterable[Path], folder: Path) -> bool:
     return any(not file.exists() or file.stat().st_mtime > made for file in files)
 
 
-def _same_rows(manifest: Manifest, folder: Path, wanted: Values) -> bool:
-    """The data, by its hash; of a base in a folder the time, as its weights are large and their hash is not kept."""
-    base = Path(wanted["base"]).glob("*.safetensors")
-    return not _newer(base, folder) and [data.sha256 for data in manifest.data] == [sha256_of(wanted["data"])]
+def _same_rows(manifest: Manifest, wanted: Values) -> bool:
+    base = find_weights(Path(wanted["base"]))
+    same_base = bool(wanted["from_scratch"]) or not base.is_dir() or manifest.base_sha256 == base_sha256(base)
+    return same_base and [data.sha256 for data in manifest.data] == [sha256_of(wanted["data"])]
 
 
-def _same_adapter(manifest: Manifest, folder: Path, wanted: Values) -> bool:  # noqa: ARG001
+def _same_adapter(manifest: Manifest, wanted: Values) -> bool:
     return bool(manifest.recipe["merge"].get("adapter_sha256") == sha256_of(wanted["adapter"] / WEIGHTS))
 
 
-def _same_model(manifest: Manifest, folder: Path, wanted: Values) -> bool:  # noqa: ARG001
+def _same_model(manifest: Manifest, wanted: Values) -> bool:
     model = workshop("export.staging").bundle_manifest(wanted["model"], manifest.name, None)
     return bool(manifest.weights_sha256 == model.weights_sha256)
 
 
-_SAME_INPUT: dict[str, Callable[[Manifest, Path, Values], bool]] = {
+_SAME_INPUT: dict[str, Callable[[Manifest, Values], bool]] = {
     "train": _same_rows,
     "merge": _same_adapter,
     "export": _same_model,

@@ -87,7 +87,7 @@ def train(
     if not is_first():
         report = warn = lambda _: None
     disable_progress_bar()
-    with together():
+    with full_memory_told(), together():
         check(settings)
         check_replaceable(out, data, *_files_read(settings))
         if settings.threads:
