@@ -19,10 +19,12 @@ from safetensors.numpy import save_file
 from test_export import edit_json, make_model, make_tokenizer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from edgedc.backends.gguf_header import check_header
 from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import InputError
+from export.gate.prompts import ODD_STRINGS
 from export.gguf.to_gguf import to_gguf
 from export.gguf.vocab import TokenType, read_chat_template, read_vocab
 from export.gguf.vocab_bpe import PRE_TOKENIZERS
@@ -289,6 +291,14 @@ def test_gemmas_runs_of_spaces_and_lines(tmp_path: Path) -> None:
         for n in range(40):
             for text in (" " * n + "the", "a" + " " * n, "\n" * n + " x", " \n" * n, "\t" * n):
                 assert llama.ids(text) == tokenizer.encode(text).ids
+            for text in ("▁" * n + "the", "  " + "▁" * n, "▁" * n + "  x", "▁ " * n, " ▁▁" * n):  # typed, and no spaces
+                assert llama.ids(text) == tokenizer.encode(text).ids
+        assert all(llama.ids(text) == tokenizer.encode(text).ids for text in ODD_STRINGS)  # which the gate compares
+    whole = (model / "out.gguf").read_bytes()
+    assert whole.count(b"2,8") == 1
+    (model / "out.gguf").write_bytes(whole.replace(b"2,8", b"8,2"))
+    with pytest.raises(InputError, match=r"edgedc\.tokenizer\.runs is '8,2'"):
+        check_header(model / "out.gguf")
     read = read_vocab(tmp_path / "model", 2000)
     assert {read.types[vocab[run]] for run in runs} == {TokenType.NORMAL}  # so that they are written as spaces
     assert {read.types[vocab[line]] for line in lines} == {TokenType.USER_DEFINED}

@@ -6,6 +6,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, in little-end
 """
 
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,11 @@ from edgedc.errors import InputError
 # A key of edgedc's own, which llama.cpp's quantiser copies: what the tokenizer does to a text before all else.
 NORMALIZER = "edgedc.tokenizer.normalizer"
 NFC = "NFC"
+# And how many "▁" that a text itself has are taken out of it as a token, "2,31" for two to 31: llama.cpp takes them for
+# spaces.
+RUNS = "edgedc.tokenizer.runs"
+
+_RANGE = re.compile(r"([1-9]\d?),([1-9]\d?)", re.ASCII)
 
 STRING, _ARRAY = 8, 9
 # struct's code of a value, by its type's number
@@ -221,6 +227,9 @@ def _check_tokenizer(metadata: dict[str, Any]) -> None:
             raise ValueError(f"{key} is {array!r}, not one for each of {tokens.count} tokens")
     if NORMALIZER in metadata and (metadata[NORMALIZER] != NFC or model != "gpt2"):
         raise ValueError(f"{NORMALIZER} is {metadata[NORMALIZER]!r}, of a {model} tokenizer")
+    runs = _RANGE.fullmatch(str(metadata.get(RUNS, "")))
+    if RUNS in metadata and not (runs and int(runs[1]) <= int(runs[2]) and model == "llama"):
+        raise ValueError(f"{RUNS} is {metadata[RUNS]!r}, of a {model} tokenizer")
     special = [key for key in metadata if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")]
     for key in special:
         if type(metadata[key]) is not int or not 0 <= metadata[key] < tokens.count:

@@ -1,12 +1,13 @@
 """The vocabulary in a GGUF file: text to token ids and back, by llama.cpp."""
 
 import ctypes
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgedc.backends.gguf_header import NORMALIZER
+from edgedc.backends.gguf_header import NORMALIZER, RUNS
 from edgedc.backends.marks import any_of
 from edgedc.bundle import SpecialIds
 from edgedc.errors import EdgedcError, InputError, MissingExtra
@@ -26,7 +27,8 @@ class LlamaVocab:
     special tokens by their texts.
 
     llama.cpp normalises no text. Where the file says that the tokenizer does (NFC, as Qwen's), it is done here, between
-    the added tokens: as tokenizers does it, but for the hundred marks that Unicode has given an order since 9.0.
+    the added tokens: as tokenizers does it, but for the hundred marks that Unicode has given an order since 9.0. And
+    where it says that runs of "▁" are added tokens (Gemma's), text is split at those that it has itself.
     """
 
     def __init__(self, model: Any, path: Path) -> None:
@@ -36,6 +38,9 @@ class LlamaVocab:
         # SentencePiece writes the space that starts a text into its first token
         self._strips_space = llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
         self._composes = llama_cpp.llama_model_meta_val_str(model, NORMALIZER.encode(), None, 0) >= 0
+        buffer = ctypes.create_string_buffer(8)
+        runs = llama_cpp.llama_model_meta_val_str(model, RUNS.encode(), buffer, len(buffer)) > 0
+        self._runs = re.compile(f"(▁{{{buffer.value.decode()}}})") if runs else None
         kinds = [llama_cpp.llama_vocab_get_attr(self._vocab, k) for k in range(self.size)]
         # a user's token that has the text of some model's special one is both to llama.cpp
         user_defined = [self._text(k) for k, kind in enumerate(kinds) if kind & _USER_DEFINED]
@@ -46,6 +51,10 @@ class LlamaVocab:
 
     def tokenize(self, prompt: str, special: bool = True) -> list[int]:
         """Ids of a rendered prompt; none is added. `special` says whether special tokens in it are read as such."""
+        parts = self._runs.split(prompt) if self._runs else [prompt]
+        return [token for part in parts for token in self._tokenize(part, special)]
+
+    def _tokenize(self, prompt: str, special: bool) -> list[int]:
         if special and not self._composes:
             return self._ids(prompt, special=True)
         ids: list[int] = []

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter, LlamaFileType
 
-from edgedc.backends.gguf_header import NFC, NORMALIZER
+from edgedc.backends.gguf_header import NFC, NORMALIZER, RUNS
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import beside
 
@@ -200,5 +200,7 @@ def _describe_vocab(writer: GGUFWriter, vocab: Vocab) -> None:
     writer.add_add_space_prefix(vocab.add_space_prefix)
     if vocab.composes:
         writer.add_string(NORMALIZER, NFC)
+    if vocab.runs:
+        writer.add_string(RUNS, vocab.runs)
     if vocab.chat_template is not None:
         writer.add_chat_template(vocab.chat_template)

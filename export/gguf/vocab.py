@@ -43,7 +43,7 @@ class Vocab:
 
     `merges` are empty and `scores` given where `model` is "llama". `add_space_prefix` says whether llama.cpp is to
     begin text with a space at the start and behind every special token; `composes` whether text is brought into NFC,
-    which llama.cpp does not do.
+    which llama.cpp does not do; `runs` how many "▁" of a text are a token of their own (see gguf_header.py), or "".
     """
 
     model: Literal["gpt2", "llama"]
@@ -54,6 +54,7 @@ class Vocab:
     scores: tuple[float, ...] | None
     add_space_prefix: bool
     composes: bool
+    runs: str
     unknown: int | None
     bos: int | None
     ends: tuple[int, ...]
@@ -97,6 +98,7 @@ def read_vocab(model: Path, size: int) -> Vocab:
         scores=scores,
         add_space_prefix=prefix,
         composes=nfc,
+        runs="" if prefix else _runs(described),
         unknown=next((k for k, kind in enumerate(types) if kind == TokenType.UNKNOWN), None),
         bos=bos,
         ends=ends,
@@ -189,11 +191,22 @@ def _added_type(added: dict[str, Any], bpe: dict[str, Any]) -> TokenType:
         return TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
     if content == bpe.get("unk_token"):
         return TokenType.UNKNOWN
-    if content.strip(SPACE) == "" and not added.get("special"):
+    if _is_run(added):
         # Gemma's runs of spaces. Spaces become these by merges, and only as normal tokens are they written as spaces
-        # again; that tokenizers also takes out a typed "▁▁" before the merges makes no difference but in odd runs.
+        # again. That tokenizers also takes out a typed "▁▁" before the merges is left to edgedc's backend.
         return TokenType.NORMAL
     return TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
+
+
+def _is_run(added: dict[str, Any]) -> bool:
+    return added["content"].strip(SPACE) == "" and not added.get("special")
+
+
+def _runs(described: dict[str, Any]) -> str:
+    lengths = sorted(len(added["content"]) for added in described.get("added_tokens", []) if _is_run(added))
+    if not lengths or lengths[-1] > 99 or lengths != list(range(max(lengths[0], 1), lengths[-1] + 1)):
+        return ""
+    return f"{lengths[0]},{lengths[-1]}"
 
 
 def _scores(
