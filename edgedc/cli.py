@@ -1,6 +1,5 @@
 """The verbs. Each lives in a file of edgedc/commands and is imported only when it is called."""
 
-import difflib
 import errno
 import importlib
 import os
@@ -42,8 +41,8 @@ class _Verbs(click.Group):
         return list(VERBS)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args[0] not in VERBS and (near := difflib.get_close_matches(args[0], VERBS, n=1)):
-            ctx.fail(f"No such command {args[0]!r}; did you mean {near[0]}?")
+        if args[0] not in VERBS and (near := recipes.nearest(args[0], VERBS)):
+            ctx.fail(f"No such command {args[0]!r}; did you mean {near}?")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002

@@ -6,7 +6,6 @@ learning_rate = 2e-5
 max_subquestions = "none"    where a flag takes the word none
 """
 
-import difflib
 import importlib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -154,9 +153,16 @@ def _wanted(option: click.Option) -> str:
     return f"{words}, or a list of such" if option.multiple else words
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that was probably meant; "" where none is near."""
+    import difflib  # not at every start
+
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+
+
 def _instead(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else f"; there are {', '.join(known)}"
 
 
 def _toml(value: Any) -> str:
