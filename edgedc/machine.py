@@ -9,6 +9,9 @@ from pathlib import Path
 # packages whose version changes the figures; named only where the run really loaded them
 _RUNTIMES = ("llama_cpp", "onnxruntime", "transformers", "torch")
 
+# GGML_MAX_N_THREADS (ggml.h), beyond which llama.cpp's arrays end. The others have no limit, and no use for more.
+MAX_THREADS = 512
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -184,6 +184,7 @@ def test_a_trained_model_writes_the_same_with_the_grammar_and_without(run, bundl
         (["--model", "BUNDLE", "--quantization", "q3_k_s", "Who?"], "no q3_k_s here"),
         (["--model", "BUNDLE", "--backend", "transformers", "Who?"], "not bundles"),
         (["--model", "BUNDLE", "word " * 5000], "more than the model's context"),
+        (["--model", "BUNDLE", "--threads", "100000", "Who?"], "'--threads': 100000 is not in the range 1<=x<=512"),
         (["--model", "BUNDLE", "half \udcff character"], "lone surrogate"),
     ],
 )

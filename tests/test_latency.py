@@ -75,6 +75,8 @@ def test_a_model_that_is_gone_is_one_line(bundle_folder, tmp_path):
         {"prompt_tokens": -1},
         {"repetitions": 0},
         {"questions": 1000},
+        {"threads": 0},
+        {"threads": 513},
         {"prompt_tokens": 0, "gen_tokens": 0, "questions": 0},
     ],
 )

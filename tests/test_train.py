@@ -187,7 +187,8 @@ def test_a_full_memory_is_one_line_that_says_what_takes_less(rows, tmp_path, mon
         ({"learning_rate": math.inf}, "--learning-rate inf: must be a finite number"),
         ({"lora_dropout": 2.0}, "--lora-dropout 2.0: must be a share"),
         ({"lora_alpha": 0}, "--lora-alpha 0: must be above 0"),
-        ({"threads": -1}, "--threads -1: must be at least 1, or none"),
+        ({"threads": -1}, "--threads -1: must be 1 to 512, or none"),
+        ({"threads": 100_000}, "--threads 100000: must be 1 to 512, or none"),
         ({"seed": -1}, r"--seed -1: must be at least 0 and below 2\^32"),
         ({"validation": 1.5}, "--validation 1.5: must be a share below 1, or a whole number"),
         (

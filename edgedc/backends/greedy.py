@@ -13,6 +13,7 @@ from edgedc.backends.marks import Marks
 from edgedc.backends.reply import TURNED, Reply
 from edgedc.errors import ContextError, EdgedcError, InputError
 from edgedc.generation import Generation, Message, OnText, Request
+from edgedc.machine import MAX_THREADS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,4 +188,4 @@ def physical_cores() -> int:
     for cpu in os.sched_getaffinity(0):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text("ascii").strip() if siblings.is_file() else str(cpu))
-    return len(cores)
+    return min(len(cores), MAX_THREADS)

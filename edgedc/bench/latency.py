@@ -26,7 +26,7 @@ from edgedc.bundle import now
 from edgedc.child import in_child
 from edgedc.errors import InputError
 from edgedc.flags import flag
-from edgedc.machine import Machine, this_machine
+from edgedc.machine import MAX_THREADS, Machine, this_machine
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE, decompose_messages
 from edgedc.tasks.microworld import problems
 
@@ -147,6 +147,8 @@ def check(settings: LatencySettings) -> None:
         raise InputError(f"--questions {settings.questions}: there are {_QUESTIONS}")
     if settings.repetitions < 1:
         raise InputError(f"--repetitions {settings.repetitions}: must be at least 1")
+    if settings.threads is not None and not 1 <= settings.threads <= MAX_THREADS:
+        raise InputError(f"--threads {settings.threads}: must be 1 to {MAX_THREADS}, or none")
     if not (settings.prompt_tokens or settings.gen_tokens or settings.questions):
         raise InputError("nothing to measure: one of --prompt-tokens, --gen-tokens and --questions must be above 0")
 

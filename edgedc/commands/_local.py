@@ -17,6 +17,7 @@ from edgedc.decomposition import Decomposition, parse
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, key_of, sha256_of
 from edgedc.generation import Generation, Message, OnText, Request
+from edgedc.machine import MAX_THREADS
 from edgedc.methods import check_decomposes
 from edgedc.pipeline import Decomposer, decompose, read_reply, remark
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
@@ -152,7 +153,7 @@ def model_options(command: Command) -> Command:
                 type=click.Path(path_type=Path, exists=True, dir_okay=False),
                 help="A LoRA on top, for llama.cpp: what  edgedc export --adapter-only  wrote.",
             ),
-            click.option("--threads", type=click.IntRange(min=1), help="[default: the physical cores]"),
+            click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="[default: the physical cores]"),
             click.option(
                 "--max-subquestions",
                 type=click.IntRange(min=1),

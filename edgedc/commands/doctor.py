@@ -13,6 +13,7 @@ from edgedc.catalogue import find_model
 from edgedc.child import in_child
 from edgedc.doctor import Check, Installed, cannot_run, check_files, installed, try_artifact
 from edgedc.errors import EdgedcError, InputError
+from edgedc.machine import MAX_THREADS
 
 NO_AMX = (
     "llama.cpp's kernels for AMX crash where GCC compiled them, and are not used; faster built without them:\n"
@@ -22,7 +23,7 @@ NO_AMX = (
 
 
 @click.command()
-@click.option("--threads", type=click.IntRange(min=1), help="For the smoke prompts.  [default: the physical cores]")
+@click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="Of smoke prompts.  [default: the physical cores]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 def command(threads: int | None, as_json: bool, bundle: Path | None) -> None:

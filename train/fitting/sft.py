@@ -20,7 +20,7 @@ from edgedc.bundle import CHAT_TEMPLATE, Manifest, write_manifest
 from edgedc.decomposition import NOT_NEEDED
 from edgedc.errors import InputError
 from edgedc.files import check_replaceable, sha256_of, staged_folder, write_text
-from edgedc.machine import this_machine
+from edgedc.machine import MAX_THREADS, this_machine
 from edgedc.methods import ANSWERING
 
 from ..sets.leaks import check_leaks, held_out_in
@@ -156,8 +156,8 @@ def check(settings: TrainSettings) -> None:
             refuse(name, "a finite number")
     if not 0 <= settings.lora_dropout < 1:
         refuse("lora_dropout", "a share: at least 0 and below 1")
-    if settings.threads is not None and settings.threads < 1:
-        refuse("threads", "at least 1, or none")
+    if settings.threads is not None and not 1 <= settings.threads <= MAX_THREADS:
+        refuse("threads", f"1 to {MAX_THREADS}, or none")
     if not 0 <= settings.seed < 1 << 32:
         refuse("seed", "at least 0 and below 2^32")
     if settings.validation > 1 and settings.validation % 1:
