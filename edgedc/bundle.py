@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from edgedc import __version__
 from edgedc.errors import InputError
 from edgedc.files import read_object, sha256_of, write_text
-from edgedc.prompts import MAX_SUBQUESTIONS, STYLES, Style
+from edgedc.prompts import MAX_SUBQUESTIONS, Style
+from edgedc.typed import typed
 
 MANIFEST = "manifest.json"
 CHAT_TEMPLATE = "chat_template.jinja"
@@ -125,23 +125,9 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"{folder}: no {MANIFEST}: not a folder that edgedc made, or one that it did not finish")
     try:
-        row = json.loads(path.read_text("utf-8"))
-        row["data"] = tuple(Data(**d) for d in row["data"])
-        row["artifacts"] = tuple(
-            Artifact(**{**a, "files": tuple(a["files"]), "sha256": tuple(a["sha256"])}) for a in row["artifacts"]
-        )
-        if row.get("special_ids"):
-            row["special_ids"] = SpecialIds(**{**row["special_ids"], "ends": tuple(row["special_ids"]["ends"])})
-        manifest = Manifest(**row)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        manifest: Manifest = typed(json.loads(path.read_text("utf-8")), Manifest)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a manifest of this version of edgedc: {error}") from error
-    if manifest.kind not in get_args(Kind):
-        raise InputError(f"{path}: unknown kind {manifest.kind!r}; known: {', '.join(get_args(Kind))}")
-    if manifest.prompt_style not in STYLES:
-        raise InputError(f"{path}: unknown prompt style {manifest.prompt_style!r}; known: {', '.join(STYLES)}")
-    for name, hint in get_type_hints(Manifest).items():
-        if not _fits(getattr(manifest, name), hint):
-            raise InputError(f"{path}: {name} is not what edgedc writes there; copy or make the folder again")
     for artifact in manifest.artifacts:
         if not artifact.files or len(artifact.files) != len(artifact.sha256):
             raise InputError(f"{path}: an artifact needs at least one file, and one sha256 for each")
@@ -150,22 +136,6 @@ def read_manifest(folder: Path) -> Manifest:
         if Path(name).anchor or ".." in Path(name).parts:
             raise InputError(f"{path}: {name!r} is not a file inside the bundle")
     return manifest
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value that was read has the type that a field is annotated with: JSON may hold anything anywhere."""
-    kind, of = get_origin(hint), get_args(hint)
-    if kind is UnionType:
-        return any(_fits(value, one) for one in of)
-    if kind is Literal:
-        return value in of
-    if kind is tuple:
-        return isinstance(value, tuple) and all(_fits(item, of[0]) for item in value)
-    if kind is dict:
-        return isinstance(value, dict) and all(_fits(k, of[0]) and _fits(v, of[1]) for k, v in value.items())
-    if dataclasses.is_dataclass(hint):
-        return type(value) is hint and all(_fits(getattr(value, n), h) for n, h in get_type_hints(hint).items())
-    return hint is Any or type(value) is hint
 
 
 def made_below(where: Path) -> Iterator[Path]:

@@ -1,36 +1,53 @@
 """Costs and break-even, against figures worked out by hand."""
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edgedc.bench.cost import CostSettings, PerQuery, Question, break_even, compare, questions, sensitivity
 from edgedc.bench.metrics import Call, Record, Summary, summarise
+from edgedc.bench.pair import About, Results
 from edgedc.cli import cli
 from edgedc.commands.bench.cost import joules_in
 from edgedc.errors import InputError
+from edgedc.machine import this_machine
 from edgedc.prices import Price
 
-REMOTE = {
-    "system": "remote",
-    "decomposer": "remote",
-    "solve_usd_per_1000": 0.04,
-    "decompose_usd_per_1000": 0.05,
-    "usd_per_1000": 0.09,
-    "decompose_s": 0.9,
-    "accuracy": 0.9,
-}
-LOCAL = REMOTE | {
-    "system": "local llamacpp q8_0",
-    "decomposer": "local",
-    "decompose_usd_per_1000": 0.0,
-    "decompose_s": 0.1,
-    "decompose_mean_s": 0.2,
-    "accuracy": 0.8,
-}
+PRICE = Price("big", input=1e-6, output=2e-6, cached=1e-6, date="2026-01-02", source="a test")
+
+
+def decomposed(where: str, seconds: list[float]) -> Summary:
+    """A system's figures whose decompositions took so long."""
+    records = []
+    for number, took in enumerate(seconds):
+        decompose = Call("decompose", where, 30, 0, 20, "server", None, took, "stop", 0)
+        solve = Call("solve", "remote", 100, 0, 10, "server", None, 1.0, "stop", 0)
+        records.append(Record(where, str(number), "static", correct=True, calls=(decompose, solve), seconds=took + 1))
+    about = {"system": where, "mode": "static", "decomposer": where, "identity": where}
+    return summarise(records, **about, solver_price=PRICE, decomposer_price=PRICE if where == "remote" else None)
+
+
+REMOTE = replace(decomposed("remote", [0.9]), solve_usd_per_1000=0.04, decompose_usd_per_1000=0.05, accuracy=0.9)
+LOCAL = replace(
+    decomposed("local", [0.2]),
+    system="local llamacpp q8_0",
+    solve_usd_per_1000=0.04,
+    decompose_s=0.1,
+    decompose_mean_s=0.2,
+    accuracy=0.8,
+)
 QUESTION = Question("local", PerQuery(4e-5, 5e-5), 4e-5, 0.2, None, "", 0.9, 0.8)
+
+
+def put(path: Path, *systems: Summary, simulated: bool = False) -> Path:
+    """The results of a bench of these."""
+    solver = About("big", "127.0.0.1:8000", simulated, "", PRICE)
+    results = Results("0.1.0", "2026-01-02T03:04:05Z", this_machine(), {}, solver, systems, "bench.rows.jsonl")
+    path.write_text(results.to_json())
+    return path
 
 
 def test_a_question_s_costs_are_those_worked_out_by_hand():
@@ -46,6 +63,11 @@ def test_a_question_s_costs_are_those_worked_out_by_hand():
     assert made.energy == "estimate: 10 W for 0.2 s"
 
 
+def test_where_nothing_is_known_to_be_right_no_right_answer_has_a_cost():
+    made = compare(replace(QUESTION, remote_accuracy=None, local_accuracy=0.0), CostSettings())
+    assert (made.remote_correct, made.local_correct) == (None, None)
+
+
 def test_what_saves_nothing_never_pays():
     assert break_even(10, 0.001, 0.001) is None
     assert break_even(10, 0.001, 0.002) is None
@@ -59,29 +81,18 @@ def test_sensitivity_moves_one_assumption_at_a_time():
     varied = {(what, factor): made for what, factor, made in sensitivity(QUESTION, settings)}
     assert varied["fixed cost", 2.0].queries == pytest.approx(2 * usual.queries)
     assert varied["prices of tokens", 2.0].queries < usual.queries < varied["prices of tokens", 0.5].queries
+    assert varied["tokens of a remote decomposition", 2.0].remote == replace(usual.remote, decompose=10e-5)
     assert varied["price per kWh", 2.0].local.electricity == pytest.approx(2 * usual.local.electricity)
     assert varied["utilisation", 0.5].local.hardware == pytest.approx(2 * usual.local.hardware)
     assert ("utilisation", 1.25) in varied  # twice 80 % is more than there is
     assert all(made.remote.solve == usual.remote.solve for (w, _), made in varied.items() if w != "prices of tokens")
 
 
-def decomposed(where: str, seconds: list[float]) -> Summary:
-    """A system's figures whose decompositions took so long."""
-    price = Price("big", input=1e-6, output=2e-6, cached=1e-6, date="2026-01-02", source="a test")
-    records = []
-    for number, took in enumerate(seconds):
-        decompose = Call("decompose", where, 30, 0, 20, "server", None, took, "stop", 0)
-        solve = Call("solve", "remote", 100, 0, 10, "server", None, 1.0, "stop", 0)
-        records.append(Record(where, str(number), "static", correct=True, calls=(decompose, solve), seconds=took + 1))
-    about = {"system": where, "mode": "static", "decomposer": where, "identity": where}
-    return summarise(records, **about, solver_price=price, decomposer_price=price if where == "remote" else None)
-
-
 def test_a_few_slow_decompositions_are_paid_for():
     """Nine of 0.1 s and one of 9.1 s are 10 s for ten questions: 1 s each, where the median is 0.1 s."""
     near, far = decomposed("local", [0.1] * 9 + [9.1]), decomposed("remote", [1.0] * 10)
     assert (near.decompose_s, near.decompose_mean_s) == (pytest.approx(0.1), pytest.approx(1.0))
-    [question] = questions({"systems": [asdict(near), asdict(far)]}, {})
+    [question] = questions([near, far], {})
     # 36 W for 1 s are 36 J, a hundred thousandth of a kWh; and a device of $31.536 is a millionth of a dollar a second
     settings = CostSettings(kwh_price=0.1, watts=36, hardware_price=31.536, lifetime=1, utilisation=1, fixed=7)
     made = compare(question, settings)
@@ -93,8 +104,9 @@ def test_a_few_slow_decompositions_are_paid_for():
 
 
 def test_results_without_a_mean_are_counted_by_their_median_and_say_so(tmp_path):
-    for name, system in (("old", {k: v for k, v in LOCAL.items() if k != "decompose_mean_s"}), ("new", LOCAL)):
-        (tmp_path / name).write_text(json.dumps({"systems": [REMOTE, system]}))
+    old, row = put(tmp_path / "old", REMOTE, LOCAL), json.loads(put(tmp_path / "new", REMOTE, LOCAL).read_text())
+    del row["systems"][1]["decompose_mean_s"]
+    old.write_text(json.dumps(row))
     run = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "old"), "--json"])
     [made] = json.loads(run.output)["comparisons"]
     assert (made["average"], made["energy"]) == ("median", "estimate: 15 W for 0.1 s")
@@ -104,27 +116,32 @@ def test_results_without_a_mean_are_counted_by_their_median_and_say_so(tmp_path)
 
 
 def test_metered_joules_go_before_watts():
-    [question] = questions({"systems": [REMOTE, LOCAL]}, {LOCAL["system"]: (3.0, "RAPL (1 package)")})
-    made = compare(question, CostSettings())
+    [question] = questions([REMOTE, LOCAL], {LOCAL.system: (5.0, "RAPL (1 package)")})
+    made = compare(question, CostSettings(watts=15))  # 3 J, as estimated
     assert made.energy == "RAPL (1 package)"
-    assert made.local.electricity == pytest.approx(3 / 3.6e6 * 0.30)
+    assert made.local.electricity == pytest.approx(5 / 3.6e6 * 0.30)
 
 
 def test_a_bench_without_a_pair_to_compare_is_refused():
-    for systems in ([REMOTE], [LOCAL], [LOCAL, REMOTE | {"usd_per_1000": None}]):
+    for systems in ([REMOTE], [LOCAL], [LOCAL, replace(REMOTE, solve_usd_per_1000=None)]):
         with pytest.raises(InputError, match="bench pair"):
-            questions({"systems": systems}, {})
+            questions(systems, {})
+
+
+def test_a_system_whose_questions_all_failed_is_left_out():
+    failed = replace(LOCAL, system="local onnx int4", solve_usd_per_1000=None, decompose_s=None, decompose_mean_s=None)
+    assert [question.name for question in questions([REMOTE, failed, LOCAL], {})] == [LOCAL.system]
 
 
 def test_the_verb_reads_files_and_says_never(tmp_path):
-    (tmp_path / "bench.json").write_text(json.dumps({"systems": [REMOTE, LOCAL]}))
+    put(tmp_path / "bench.json", REMOTE, LOCAL)
     latency = [
         {
             "model": "mine",
             "backend": "llamacpp",
             "type": "q8_0",
             "asked": [{}, {}],
-            "energy": {"gross": 10, "idle_watts": 2, "seconds": 2, "source": "RAPL"},
+            "energy": {"gross": 14, "idle_watts": 2, "seconds": 2, "source": "RAPL"},
         }
     ]
     (tmp_path / "latency.json").write_text(json.dumps(latency))
@@ -143,7 +160,7 @@ def test_the_verb_reads_files_and_says_never(tmp_path):
     )
     assert run.exit_code == 0, run.output
     [made] = json.loads(run.output)["comparisons"]
-    assert made["local"]["electricity"] == pytest.approx((10 - 4) / 2 / 3.6e6 * 0.30)
+    assert made["local"]["electricity"] == pytest.approx((14 - 4) / 2 / 3.6e6 * 0.30)
     dear = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "bench.json"), "--kwh-price", "1000"])
     assert "never" in dear.output
 
@@ -161,19 +178,18 @@ def test_joules_are_those_of_the_model_that_was_compared(tmp_path):
     found = joules_in(latency, systems)
     assert found == dict(zip(systems[1:], [(1, "RAPL of a"), (2, "RAPL of b"), (3, "RAPL of c")], strict=True))
     with pytest.raises(InputError, match="both a and b may be 'local llamacpp q8_0'"):
-        joules_in(latency, [LOCAL["system"]])
+        joules_in(latency, [LOCAL.system])
 
 
 def test_a_small_amount_is_not_printed_as_nothing(tmp_path):
-    (tmp_path / "bench.json").write_text(json.dumps({"systems": [REMOTE, LOCAL]}))
+    put(tmp_path / "bench.json", REMOTE, LOCAL)
     lines = CliRunner().invoke(cli, ["bench", "cost", str(tmp_path / "bench.json"), "--watts", "1"]).output.splitlines()
     (ours,) = [line.split() for line in lines if line.startswith("local llamacpp q8_0  $")]  # 0.2 J are $1.7e-8
     assert ours[5:7] == ["<$0.0001", "$0.0000"]  # electricity, and the hardware that nobody bought
 
 
 def test_costs_with_a_simulated_solver_say_so(tmp_path):
-    path = tmp_path / "bench.json"
-    path.write_text(json.dumps({"systems": [REMOTE, LOCAL], "solver": {"simulated": True}}))
+    path = put(tmp_path / "bench.json", REMOTE, LOCAL, simulated=True)
     assert "SIMULATED" in CliRunner().invoke(cli, ["bench", "cost", str(path)]).output
     assert json.loads(CliRunner().invoke(cli, ["bench", "cost", str(path), "--json"]).output)["simulated"] is True
 
@@ -184,7 +200,11 @@ def test_costs_with_a_simulated_solver_say_so(tmp_path):
         ("[]", [], "must be a JSON object"),
         ("{}", [], "not the results of  edgedc bench pair"),
         ("{}", ["--utilisation", "2"], "--utilisation 2.0"),
+        ("{}", ["--utilisation", "0"], "--utilisation 0.0"),
         ("{}", ["--kwh-price", "nan"], "--kwh-price nan"),
+        ("{}", ["--fixed", "inf"], "--fixed inf"),
+        ("{}", ["--watts", "0"], "--watts 0.0"),
+        ("{}", ["--lifetime", "inf"], "--lifetime inf"),
     ],
 )
 def test_rubbish_is_one_line(tmp_path, text, flags, said):

@@ -66,7 +66,7 @@ def bench(right: int = 20, n: int = 40) -> tuple[Results, list[Record]]:
 
 
 def html_of(results: Results, rows: list[Record], settings: CostSettings = FIVE_BEFOREHAND, **more) -> str:
-    compared = [compare(question, settings) for question in questions(json.loads(results.to_json()), {})]
+    compared = [compare(question, settings) for question in questions(results.systems, {})]
     return render(results, rows, compared, settings, **more)
 
 
@@ -199,6 +199,41 @@ def test_compare_names_what_else_is_different_and_refuses_rubbish(tmp_path):
     after.write_text("{}")
     with pytest.raises(InputError, match="bench pair"):
         read_bench(after)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rows": None}, "rows: None is not text"),
+        ({"rows": "../other.jsonl"}, "Invalid name '../other.jsonl'"),
+        ({"machine": []}, r"machine: \[\] is not an object"),
+        ({"systems": [None]}, r"systems\[0\]: None is not an object"),
+        ({"keys": {"cot": None}}, "keys.cot: None is not a list"),
+        ({"load": {"concurrency": 0}}, "--concurrency 0"),
+        ({"network": {"name": "mine"}}, "network.rtt_ms: missing"),
+    ],
+)
+@pytest.mark.parametrize(
+    "verb", [["compare", "{}", "{}"], ["bench", "cost", "{}"], ["bench", "report", "{}", "{}.html"]]
+)
+def test_results_with_something_else_in_them_are_one_line(tmp_path, change, said, verb):
+    path = put(tmp_path, "x", 10)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    done = CliRunner().invoke(cli, [word.format(path) for word in verb])
+    assert isinstance(done.exception, InputError), done.exception
+    assert re.match(f"{path}: not the results of  edgedc bench pair  \\(.*{said}", str(done.exception))
+
+
+@pytest.mark.parametrize(
+    "change", [{"calls": None}, {"seconds": "1"}, {"correct": float("nan")}, {"system": "cot", "more": 1}]
+)
+def test_rows_with_something_else_in_them_are_one_line(tmp_path, change):
+    path = put(tmp_path, "x", 10)
+    beside = path.with_name("bench.rows.jsonl")
+    first, *others = beside.read_text().splitlines()
+    beside.write_text("\n".join([json.dumps(json.loads(first) | change), *others]))
+    with pytest.raises(InputError, match=r"bench.rows.jsonl: not the raw rows of these results \("):
+        read_bench(path)
 
 
 @pytest.mark.skipif(not CHROME, reason="no Chromium or Chrome is installed")

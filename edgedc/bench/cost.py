@@ -7,10 +7,11 @@ and training included) / (cost of the remote way - cost of the local way), "neve
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
+from edgedc.bench.metrics import Summary
 from edgedc.errors import InputError
 from edgedc.flags import flag
 
@@ -96,34 +97,33 @@ def check(settings: CostSettings) -> None:
         raise InputError(f"--utilisation {settings.utilisation}: a share of the time, above 0 and at most 1")
 
 
-def questions(results: Mapping[str, Any], joules: Mapping[str, tuple[float, str]]) -> list[Question]:
-    """One for each local system of a bench's results (`edgedc bench pair --output`).
+def questions(systems: Sequence[Summary], joules: Mapping[str, tuple[float, str]]) -> list[Question]:
+    """One for each local system of a bench (`edgedc bench pair`).
 
     `joules` are those of one decomposition and their source, by the system's name. Raises InputError when the
     bench has no remote decomposer, or no local one, to compare.
     """
-    systems = results["systems"]
-    remote = next((s for s in systems if s["decomposer"] == "remote"), None)
-    locals_ = [s for s in systems if s["decomposer"] == "local"]
-    if remote is None or not locals_ or remote["usd_per_1000"] is None:
+    remote = next((s for s in systems if s.decomposer == "remote"), None)
+    locals_ = [s for s in systems if s.decomposer == "local"]
+    if not remote or not locals_ or remote.solve_usd_per_1000 is None or remote.decompose_usd_per_1000 is None:
         raise InputError("the bench compares no local with a remote decomposer: run  edgedc bench pair  with both")
-    far = PerQuery(remote["solve_usd_per_1000"] / 1000, remote["decompose_usd_per_1000"] / 1000)
+    far = PerQuery(remote.solve_usd_per_1000 / 1000, remote.decompose_usd_per_1000 / 1000)
     made = []
     for system in locals_:
-        if system["solve_usd_per_1000"] is None or system["decompose_s"] is None:
+        if system.solve_usd_per_1000 is None or system.decompose_s is None:
             continue  # all its questions failed: nothing is known of it
-        mean = system.get("decompose_mean_s")
-        metered = joules.get(system["system"])
+        mean = system.decompose_mean_s
+        metered = joules.get(system.system)
         made.append(
             Question(
-                system["system"],
+                system.system,
                 far,
-                system["solve_usd_per_1000"] / 1000,
-                system["decompose_s"] if mean is None else mean,
+                system.solve_usd_per_1000 / 1000,
+                system.decompose_s if mean is None else mean,
                 metered[0] if metered else None,
                 metered[1] if metered else "",
-                remote["accuracy"],
-                system["accuracy"],
+                remote.accuracy,
+                system.accuracy,
                 "median" if mean is None else "mean",
             )
         )

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from edgedc.bench.metrics import Record
-from edgedc.bench.percentiles import Percentiles, percentiles, percentiles_from
+from edgedc.bench.percentiles import Percentiles, percentiles
 from edgedc.errors import InputError
 from edgedc.flags import flag
 from edgedc.generation import Generation
@@ -145,12 +145,6 @@ def served(records: Sequence[Record], load: Load, limits: Limits) -> Served:
         waited=percentiles([record.queued_s + record.turn_s for record in done]),
         itl_s=statistics.median(gaps) if gaps else None,
     )
-
-
-def served_from(row: dict[str, Any]) -> Served:
-    """What `asdict` made of it."""
-    read = {name: percentiles_from(row[name]) for name in ("first_token", "whole", "waited")}
-    return Served(**{**row, **read})
 
 
 def _wall(records: Sequence[Record], load: Load) -> float:

@@ -20,6 +20,7 @@ from edgedc.bench.percentiles import P90_NEEDS
 from edgedc.bench.quality import wilson_interval
 from edgedc.pipeline import FAILED, Stage, Where
 from edgedc.prices import Price
+from edgedc.typed import typed
 from edgedc.usage import Source, Usage, total_usage
 
 
@@ -131,9 +132,9 @@ class Record:
 
 
 def record_from(row: dict[str, Any]) -> Record:
-    """The record in a row of the file that `run_bench` keeps."""
-    fields = {name: value for name, value in row.items() if name != "key"}
-    return Record(**{**fields, "notes": tuple(row["notes"]), "calls": tuple(Call(**call) for call in row["calls"])})
+    """The record in a row of the file that `run_bench` keeps. Raises ValueError for another row."""
+    record: Record = typed({name: value for name, value in row.items() if name != "key"}, Record)
+    return record
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedc import __version__
-from edgedc.bench.load import Limits, Load, Served, Turn, served, served_from, spread
+from edgedc.bench.load import Limits, Load, Served, Turn, served, spread
 from edgedc.bench.metrics import Record, Summary, call_of, record_from, summarise
 from edgedc.bench.network import Network
 from edgedc.bench.quality import score_decomposition
@@ -24,6 +24,7 @@ from edgedc.pipeline import Answer, Stage, answer
 from edgedc.prices import Price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example
+from edgedc.typed import typed
 
 ONE_BY_ONE, NO_LIMITS = Load(), Limits()
 
@@ -88,27 +89,11 @@ class Results:
 def results_from(row: dict[str, Any], where: Path) -> Results:
     """What `Results.to_json` wrote. Raises InputError for something else."""
     try:
-        systems = tuple(_summary_from(system) for system in row["systems"])
-        read = {
-            "machine": Machine(**row["machine"]),
-            "solver": About(**{**row["solver"], "price": Price(**row["solver"]["price"])}),
-            "systems": systems,
-            "load": Load(**row.get("load", {})),
-            "limits": Limits(**row.get("limits", {})),
-            "network": Network(**row["network"]) if row.get("network") else None,
-            "served": tuple(served_from(system) for system in row.get("served", ())),
-            "keys": {system: tuple(keys) for system, keys in row.get("keys", {}).items()},
-        }
-        return Results(**{**row, **read})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where}: not the results of  edgedc bench pair  ({error!r})") from error
-
-
-def _summary_from(row: dict[str, Any]) -> Summary:
-    price, interval = row["decomposer_price"], row["accuracy_95"]
-    sources = tuple(row["token_sources"])
-    known = {"decomposer_price": price and Price(**price), "accuracy_95": interval and tuple(interval)}
-    return Summary(**{**row, **known, "token_sources": sources})
+        results: Results = typed(row, Results)
+        where.with_name(results.rows)
+    except (ValueError, InputError) as error:
+        raise InputError(f"{where}: not the results of  edgedc bench pair  ({error})") from error
+    return results
 
 
 Progress = Callable[[int, int, Record], None]
@@ -129,8 +114,10 @@ def records_of(results: Results, rows: Path) -> dict[str, list[Record]]:
     keys = results.keys or {n: tuple(key for key, row in found.items() if row.get("system") == n) for n in names}
     try:
         return {name: [record_from({**found[key], "system": name}) for key in keys[name]] for name in names}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{rows}: not the raw rows of these results ({error!r})") from error
+    except KeyError as error:
+        raise InputError(f"{rows}: not the raw rows of these results: there is none of {error}") from error
+    except ValueError as error:
+        raise InputError(f"{rows}: not the raw rows of these results ({error})") from error
 
 
 def run_bench(

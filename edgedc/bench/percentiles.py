@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from edgedc.bench.statistics import NEEDS
 
@@ -39,17 +38,6 @@ def percentiles(values: Sequence[float]) -> Percentiles:
         p90=_percentile(ordered, 90) if n >= P90_NEEDS else None,
         p99=_percentile(ordered, 99) if n >= P99_NEEDS else None,
     )
-
-
-def percentiles_from(row: dict[str, Any]) -> Percentiles:
-    """What `asdict` made of it."""
-
-    def read(found: dict[str, Any] | None) -> Percentile | None:
-        if found is None:
-            return None
-        return Percentile(found["value"], found["interval"] and tuple(found["interval"]))
-
-    return Percentiles(row["n"], read(row["p50"]), read(row["p90"]), read(row["p99"]))
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> Percentile:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from edgedc.bench.cost import Comparison, CostSettings, Question, check, compare, questions, sensitivity
+from edgedc.bench.metrics import Summary
+from edgedc.bench.pair import results_from
 from edgedc.bench.table import Cell, table
 from edgedc.errors import InputError
 from edgedc.files import read_object, read_text
@@ -33,16 +35,15 @@ def command(results: Path, latency: Path | None, costsettings: CostSettings, as_
     assumption at a time.
     """
     check(costsettings)
-    value = read_object(results)
-    found = _questions(results, value, latency)
-    solver = value.get("solver")
-    simulated = isinstance(solver, dict) and bool(solver.get("simulated"))
+    made = results_from(read_object(results), results)
+    found = _questions(results, made.systems, latency)
+    simulated = made.solver.simulated
     compared = [compare(question, costsettings) for question in found]
     varied = [(q.name, *each) for q in found for each in sensitivity(q, costsettings)]
     if as_json:
         rows = [{"system": name, "what": what, "factor": f, **asdict(c)} for name, what, f, c in varied]
-        made = {"assumptions": asdict(costsettings), "comparisons": list(map(asdict, compared)), "sensitivity": rows}
-        click.echo(json.dumps(made | {"simulated": simulated}, indent=2))
+        said = {"assumptions": asdict(costsettings), "comparisons": list(map(asdict, compared)), "sensitivity": rows}
+        click.echo(json.dumps(said | {"simulated": simulated}, indent=2))
         return
     click.echo(_comparisons(compared))
     if simulated:
@@ -54,13 +55,10 @@ def command(results: Path, latency: Path | None, costsettings: CostSettings, as_
     )
 
 
-def _questions(results: Path, value: dict[str, Any], latency: Path | None) -> list[Question]:
+def _questions(results: Path, systems: Sequence[Summary], latency: Path | None) -> list[Question]:
+    joules = joules_in(latency, [system.system for system in systems]) if latency else {}
     try:
-        systems = [system["system"] for system in value["systems"]]
-        joules = joules_in(latency, systems) if latency else {}
-        return questions(value, joules)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{results}: not the results of  edgedc bench pair  ({error!r})") from error
+        return questions(systems, joules)
     except InputError as error:
         raise InputError(f"{results}: {error}") from error
 

@@ -53,7 +53,7 @@ def write_report(
     records = [record for own in made.values() for record in own]
     joules = joules_in(latency, list(made)) if latency else {}
     try:
-        found = questions(asdict(results), joules)
+        found = questions(results.systems, joules)
     except InputError:
         found = []  # nothing to compare: the report shows the rest
     measured: list[dict[str, Any]] = json.loads(read_text(latency)) if latency else []
