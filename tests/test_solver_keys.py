@@ -9,6 +9,7 @@ import pytest
 from wire import ASKED, GOOD, KEY, error, server, solver_at
 
 from edgedc.errors import InputError, SolverReply, SolverUnreachable
+from edgedc.solvers import SIMULATED_MODEL
 from edgedc.solvers.openai import DECOMPOSER_KEY, KEYS, OpenAISolver, decomposer_keys, open_solver
 from edgedc.solvers.scripted import ScriptedSolver
 
@@ -122,6 +123,15 @@ def test_a_script_is_followed_to_its_end() -> None:
     with pytest.raises(SolverReply):
         solver.solve(ASKED, max_tokens=5)
     assert len(solver.asked) == 3
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+def test_the_simulated_solver_is_not_asked_of_openai(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDGEDC_BASE_URL", "OPENAI_BASE_URL", "EDGEDC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(InputError, match="start it with  edgedc simulate  and give --solver-url"):
+        open_solver(SIMULATED_MODEL)
 
 
 def test_a_decomposer_on_another_server_does_not_get_the_solver_s_key(monkeypatch):

@@ -16,6 +16,7 @@ from edgedc.generation import Solver
 from edgedc.ledger import Account, Budget, Purse
 from edgedc.prices import Price, find_price, known_price
 from edgedc.prompts import MAX_TOKENS_SOLVE
+from edgedc.solvers import SIMULATED_MODEL
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.openai import KEYS, TIMEOUT_S, decomposer_keys, open_solver
 from edgedc.spending import Ceilings, Spending
@@ -23,8 +24,6 @@ from edgedc.tasks import Selection
 
 if TYPE_CHECKING:
     from edgedc.solvers.replay import Recording
-
-SIMULATED_MODEL = "simulated-solver"  # as edgedc/solvers/simulated.py calls it
 
 
 @dataclass(frozen=True)

@@ -2,3 +2,4 @@
 
 # The response header by which a simulated server owns up, so that every table can label its figures.
 SIMULATED = "x-edgedc-simulated"
+SIMULATED_MODEL = "simulated-solver"  # what the one of `edgedc simulate` is asked for

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from edgedc.errors import InputError, SolverError
 from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Budget
+from edgedc.solvers import SIMULATED_MODEL
 from edgedc.solvers.breaker import Breaker
 from edgedc.solvers.endpoint import Endpoint, OnSending
 from edgedc.solvers.failures import Failed, Names, Timeouts
@@ -59,14 +60,17 @@ def decomposer_keys(url: str, solver_url: str) -> tuple[str, ...]:
 def open_solver(model: str, url: str = "", *, keys: Sequence[str] = KEYS, **settings: Any) -> "OpenAISolver":
     """A solver at `url`, else EDGEDC_BASE_URL, OPENAI_BASE_URL, OpenAI; its key from the first variable of `keys`.
 
-    `settings` are those of OpenAISolver. Raises InputError when OpenAI's own server is meant and there is no key.
+    `settings` are those of OpenAISolver. Raises InputError when OpenAI's own server is meant and there is no key, or
+    when the model is the simulated one.
     """
     url = server_of(url)
     key = next((value for name in keys if (value := os.environ.get(name, "").strip())), None)
     solver = OpenAISolver(model, url, key, keys=tuple(keys), **settings)
-    if not key and solver.host == urlsplit(OPENAI).netloc:
+    if solver.host == urlsplit(OPENAI).netloc and (not key or model == SIMULATED_MODEL):
         solver.close()
         flag = solver.names.url
+        if model == SIMULATED_MODEL:
+            raise InputError(f"{model} is not at OpenAI: start it with  edgedc simulate  and give {flag}, its URL")
         raise InputError(f"no key for api.openai.com: set {' or '.join(keys)}, or give {flag}")
     return solver
 

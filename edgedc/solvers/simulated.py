@@ -16,9 +16,10 @@ from edgedc.errors import InputError
 from edgedc.flags import flag
 from edgedc.generation import Message
 from edgedc.prompts import ANSWER_MARK, STYLES, decompose_messages, solve_messages, step_messages
+from edgedc.solvers import SIMULATED_MODEL
 from edgedc.solvers.loopback import Timing, serve
 
-MODEL = "simulated-solver"
+MODEL = SIMULATED_MODEL
 
 Kind = Literal["asked", "reasoned", "in_head"]
 Task = Literal["decompose", "single-stage", "cot", "static", "step", "last"]
