@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from edgedc.backends.scripted import ScriptedBackend
 from edgedc.bench.changes import read_bench
 from edgedc.bench.cost import CostSettings
-from edgedc.bench.metrics import Record, summarise
+from edgedc.bench.metrics import Call, Record, Summary, summarise
 from edgedc.bench.pair import MAX_FAILURES, Provider, Results, records_of, rows_beside, run_bench
 from edgedc.bench.screen import answers, show
 from edgedc.bench.systems import BASELINES, System, local_system, remote_system
@@ -25,7 +25,7 @@ from edgedc.errors import BudgetError, ContextError, InputError, SolverReply, So
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message
 from edgedc.ledger import Budget
-from edgedc.pipeline import Decomposer
+from edgedc.pipeline import Decomposer, Where
 from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.openai import OpenAISolver
@@ -166,6 +166,33 @@ def test_without_gold_there_is_no_accuracy(tmp_path: Path) -> None:
     )
     (summary,) = results.systems
     assert (summary.scored, summary.accuracy, summary.exact, summary.usd_per_correct) == (0, None, None, None)
+
+
+def test_what_the_calls_of_failed_questions_cost_is_kept_apart() -> None:
+    def call(stage: str, where: Where) -> Call:
+        return Call(stage, where, 100, 0, 10, "server", None, 1.0, "stop", 500)
+
+    def summary(where: Where) -> Summary:
+        decompose = call("decompose", where)
+        done = Record("s", "0", "static", correct=True, calls=(decompose, call("solve", "remote")))
+        failed = Record("s", "1", error="big: 503", calls=(decompose, call("step 1", "remote")))
+        about = {"system": "s", "mode": "static", "decomposer": where, "identity": "s"}
+        return summarise([done, failed], **about, solver_price=PRICE, decomposer_price=dear)
+
+    dear = replace(PRICE, input=1e-3)
+    near, far = summary("local"), summary("remote")
+    assert (near.failed_usd, far.failed_usd) == pytest.approx((0.00012, 0.00012 + 0.10002))
+    assert (near.usd_per_1000, far.usd_per_1000) == pytest.approx((0.12, 0.12 + 100.02))
+    assert (near.bytes_per_question, near.usd_per_correct) == (1000, pytest.approx(0.00012))
+
+
+def test_without_all_gold_there_is_no_cost_of_a_right_answer() -> None:
+    """What the others cost would be in it, right or not."""
+    solve = Call("solve", "remote", 100, 0, 10, "server", None, 1.0, "stop", 500)
+    records = [Record("cot", str(k), "cot", correct=correct, calls=(solve,)) for k, correct in enumerate((True, None))]
+    about = {"system": "cot", "mode": "cot", "decomposer": None, "identity": ""}
+    made = summarise(records, **about, solver_price=PRICE, decomposer_price=None)
+    assert (made.scored, made.accuracy, made.usd_per_correct) == (1, 1.0, None)
 
 
 def test_a_failure_is_counted_and_shown_and_asked_again(tmp_path: Path) -> None:

@@ -333,6 +333,14 @@ def test_two_replies_that_cannot_be_parsed_are_not_the_same() -> None:
     assert compare(PROMPTS, one, two, LIMITS).decomposition == 0.0
 
 
+def test_where_nothing_was_compared_nothing_is_proved() -> None:
+    bare = observed(*((k, {"forced": (), "top": (), "kl": ()}) for k in range(len(QUESTIONS))))
+    done = compare(PROMPTS, bare, bare, LIMITS)
+    assert (done.passed, done.failed) == (False, ("top1", "kl"))
+    assert (done.scored, done.positions, done.top1, done.kl, done.kl_most) == (0, 0, 0.0, None, None)
+    assert done.first_difference == "no position could be compared"
+
+
 def test_the_smoke_prompt_is_an_equal_one_that_hangs_least_on_rounding() -> None:
     done = compare(PROMPTS, observed(), observed((1, {"margin": 2.0})), LIMITS)
     assert done.smoke is not None

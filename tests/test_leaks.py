@@ -73,6 +73,24 @@ def test_phrases_of_the_trade_are_no_leak() -> None:
     assert list(find_leaks(rows, KNOWN)) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "shared", "found"),
+    [(9, 6, False), (9, 7, True), (6, 5, False), (6, 6, True), (5, 4, False), (5, 5, True)],
+)
+def test_more_than_half_of_the_runs_is_a_leak_and_of_few_at_least_three(words: int, shared: int, found: bool) -> None:
+    """Of 9 words, which are 6 runs, 3 are too few and 4 enough; of 3 runs, or 2, it takes all."""
+    said = ["who", "sold", "nine", "red", "kites", "before", "noon", "on", "Sunday"][:words]
+    row = f"{' '.join(said[:shared])}, and whatever became of him?"
+    assert bool(list(find_leaks(pairs_of(row), [held_out_of("test", " ".join(said))]))) is found
+
+
+def test_the_test_question_that_is_named_is_the_one_most_like_the_row() -> None:
+    near = held_out_of("test.jsonl:9", STAMPS.replace("in all", "for his aunt in Leeds"))
+    (leak,) = find_leaks(pairs_of(f"{near.text} Show your work."), [KNOWN[0], near, KNOWN[1]])
+    assert leak.test is near
+    assert leak.how.startswith("100%")
+
+
 def test_a_premise_and_a_document_count_too() -> None:
     passage = held_out_of("passage", "In 1812 Citibank was founded in New York. Who was president then?")
     asked = Pair("a", "Who was president then?", "In 1812 Citibank was founded in New York.", [], "", line=1)

@@ -33,6 +33,8 @@ def test_an_unknown_model_is_an_error_and_not_free(tmp_path: Path) -> None:
     for model in ("per-image", "half"):
         with pytest.raises(InputError, match="no price is known"):
             find_price(model, path)
+    with pytest.raises(InputError, match="no price is known for 'gpt-4o' in"):  # no other table stands in for a file
+        find_price("gpt-4o", path)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,7 @@ def test_a_call_that_is_too_long_for_a_price_is_not_made_at_it(tmp_path: Path, m
         "{",
         "[" * 100_000,
         '{"m": {"input_cost_per_token": NaN, "output_cost_per_token": 1}}',
+        '{"m": {"input_cost_per_token": 1, "output_cost_per_token": Infinity}}',
         '{"m": {"input_cost_per_token": -1, "output_cost_per_token": 1}}',
         '{"m": {"input_cost_per_token": 1, "output_cost_per_token": 1, "cache_read_input_token_cost": "free"}}',
     ],

@@ -1,5 +1,6 @@
 """Intervals and tests against published figures, and against what they must be."""
 
+import math
 import random
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgedc.assignment import best_pairs
 from edgedc.bench.paired import adjusted, compare_systems
+from edgedc.bench.quality import wilson_interval
 from edgedc.bench.statistics import (
     Estimate,
     bootstrap_mean,
@@ -32,6 +34,25 @@ def test_the_interval_of_paired_shares_is_newcombes() -> None:
     # Newcombe 1998 (paired), table II, method 10, for a, b, c, d = 36, 12, 2, 0: 0.0569 to 0.3404, first minus second
     low, high = newcombe_paired(36, 12, 2, 50)
     assert (-high, -low) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_the_interval_of_paired_shares_that_go_together_is_corrected_for_continuity() -> None:
+    # 32 and 22 of 50 are right, 20 of them with both: phi is (20 x 16 - 12 x 2 - 50 / 2) / sqrt(32 x 18 x 22 x 28)
+    phi = 271 / math.sqrt(32 * 18 * 22 * 28)
+    (low1, high1), (low2, high2) = wilson_interval(32, 50), wilson_interval(22, 50)
+    down, up = (0.44 - low2, high1 - 0.64), (high2 - 0.44, 0.64 - low1)
+    low, high = (math.sqrt(a * a - 2 * phi * a * b + b * b) for a, b in (down, up))
+    assert newcombe_paired(20, 12, 2, 50) == pytest.approx((-0.2 - low, -0.2 + high))
+    # a correlation that is less than its correction counts as none
+    assert newcombe_paired(13, 12, 12, 50) == pytest.approx(newcombe_independent(25, 25, 50))
+
+
+def newcombe_independent(first: int, second: int, n: int) -> tuple[float, float]:
+    (low1, high1), (low2, high2) = wilson_interval(first, n), wilson_interval(second, n)
+    gap = (second - first) / n
+    return gap - math.hypot(second / n - low2, high1 - first / n), gap + math.hypot(
+        high2 - second / n, first / n - low1
+    )
 
 
 def test_paired_shares_are_compared_by_mcnemar() -> None:
@@ -63,6 +84,13 @@ def test_a_real_gain_in_f1_is_found_and_an_imagined_one_is_not() -> None:
     assert same.p > 0.05
     assert same.interval is not None
     assert same.interval[0] < 0 < same.interval[1]
+
+
+def test_equal_gains_have_the_p_of_all_their_signs() -> None:
+    """Ten are all gains, or all losses, in 2 of 1,024 ways; nine are too few for a test."""
+    made = paired_bootstrap([0.25] * 10, [0.75] * 10)
+    assert made.p == pytest.approx(2 / 1024, abs=0.0015)
+    assert paired_bootstrap([0.25] * 9, [0.75] * 9).p is None
 
 
 def test_few_questions_get_a_difference_and_nothing_else() -> None:
@@ -97,6 +125,8 @@ def test_the_bootstrap_interval_covers_the_mean() -> None:
     assert covered >= 52
     assert bootstrap_mean([0.0] * 40) == Estimate(0.0, None)
     assert bootstrap_mean([0.3, 0.7]) == Estimate(0.5, None)  # two values say nothing of their spread
+    assert bootstrap_mean([0.3, 0.7, 0.5] * 3).interval is None
+    assert bootstrap_mean([0.3, 0.7] * 5).interval is not None
 
 
 def test_holm_steps_down() -> None:
