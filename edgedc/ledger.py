@@ -45,7 +45,7 @@ class Purse:
     def hold(self, worst: float, *, wait: bool) -> Hold:
         with self._settled:
             while self.spent + self.reserved + worst > self.ceiling:
-                if not wait or not self._calls or self.spent + worst > self.ceiling:
+                if not wait or self.spent + worst > self.ceiling:
                     left = self.ceiling - self.spent - self.reserved
                     raise BudgetError(
                         f"the next call could cost ${worst:.6f}, and ${max(left, 0):.6f} of --max-cost "

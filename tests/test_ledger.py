@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from edgedc.errors import BudgetError, InputError
-from edgedc.ledger import Budget
+from edgedc.ledger import Budget, Purse
 from edgedc.prices import Price
 
 PRICE = Price("big", input=2e-6, output=10e-6, cached=0.5e-6, date="2026-01-01", source="a test")
@@ -53,6 +53,20 @@ def test_threads_share_a_ceiling_and_wait_for_one_another() -> None:
     assert budget.reserved == 0
 
 
+def test_a_call_that_fits_to_the_cent_is_made_and_nobody_waits_for_what_never_fits() -> None:
+    purse = Purse(1.0)
+    first = purse.hold(0.75, wait=True)
+    second = purse.hold(0.25, wait=True)
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(purse.hold, 1.25, wait=True).exception
+        try:
+            assert isinstance(refused(timeout=10), BudgetError)
+        finally:
+            purse.settle(first, 0.75)
+            purse.settle(second, 0.0)
+    purse.hold(0.25, wait=True)
+
+
 def test_a_worker_gets_its_part_of_what_is_left() -> None:
     budget = Budget(0.01, PRICE, spent=0.006)
     part = budget.part(0.5)
@@ -60,4 +74,6 @@ def test_a_worker_gets_its_part_of_what_is_left() -> None:
         part.reserve(0, 201)
     part.reserve(0, 199)
     assert budget.part(1.0).spent == 0.006
-    assert Budget(math.inf, PRICE, spent=1.0).part(0.5).reserve(10**9, 10**9).worst > 1000
+    free = Budget(math.inf, PRICE, spent=1.0).part(0.5)
+    assert free.spent == 1.0
+    assert free.reserve(10**9, 10**9).worst > 1000
