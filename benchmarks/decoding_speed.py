@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -39,7 +39,7 @@ from shapes import make_model
 
 import edgedc
 from edgedc.backends import choose
-from edgedc.backends.greedy import physical_cores
+from edgedc.backends.cores import physical_cores
 from edgedc.machine import cpu_model
 
 RESULT = Path(__file__).parent / "results" / "decoding_speed.json"
@@ -49,6 +49,7 @@ BEGUN = 4  # times that edgedc and the bare loop are
 LIMITS = {
     "decode: edgedc / bare loop, tokens/s": ("at least", 0.97),
     "decode: edgedc / transformers bf16, tokens/s": ("at least", 5.0),
+    "beside a busy core: edgedc / bare loop, tokens/s": ("at least", 1.3),
     "prefix: warm / cold, s": ("at most", 0.1),
     "batch: together / one at a time, tokens/s": ("at least", 2.5),
     "batch: together / one at a time, questions/s": ("at least", 2.2),
@@ -61,7 +62,7 @@ LIMITS = {
 class Subject:
     """A GGUF with the bundle around it; `source` is the model folder that it was made from, where that is at hand.
 
-    `random`: it says nothing, and its tokenizer knows a single sentence.
+    `random`: it says nothing, and its tokenizer knows a single sentence. `threads` None leaves them to edgedc.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Subject:
     gguf: Path
     source: Path | None
     random: bool
-    threads: int
+    threads: int | None
     runs: int
     tokens: int
 
@@ -123,6 +124,21 @@ def measure_decoding(subject: Subject) -> Figures:
     return figures, ratios
 
 
+def measure_beside(subject: Subject) -> Figures:
+    """While another program keeps one core busy: edgedc as it decides, the loop with a thread for each core."""
+    ours, theirs = Process(open_edgedc, replace(subject, threads=None)), Process(open_bare, subject)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        made = in_turns({"ours": partial(ours, decode_edgedc), "theirs": partial(theirs, decode_bare)}, subject.runs)
+        busy.kill()
+    ours.close()
+    theirs.close()
+    figures = {
+        "beside a busy core: edgedc, tokens/s": summary(made["ours"]),
+        "beside a busy core: bare loop, tokens/s": summary(made["theirs"]),
+    }
+    return figures, {"beside a busy core: edgedc / bare loop, tokens/s": ratio(made["ours"], made["theirs"])}
+
+
 def measure_prefix(subject: Subject) -> Figures:
     process = Process(open_edgedc, subject)
     pairs = in_turns({"": partial(process, prefix)}, subject.runs)[""]
@@ -158,6 +174,7 @@ def measure_memory(subject: Subject) -> Figures:
 # Each gives its figures, and its ratios by the names in LIMITS.
 MEASURES: dict[str, Callable[[Subject], Figures]] = {
     "decode": measure_decoding,
+    "beside": measure_beside,
     "prefix": measure_prefix,
     "batch": measure_batch,
     "memory": measure_memory,

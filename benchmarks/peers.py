@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from edgedc.backends import choose
-from edgedc.backends.greedy import physical_cores
+from edgedc.backends.cores import physical_cores
 from edgedc.bundle import read_manifest
 from edgedc.catalogue import find_weights
 from edgedc.decomposition import parse

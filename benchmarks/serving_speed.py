@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 from shapes import make_model
 
-from edgedc.backends.greedy import physical_cores
+from edgedc.backends.cores import physical_cores
 from edgedc.bundle import read_manifest
 from edgedc.machine import cpu_model
 from edgedc.prompts import decompose_messages

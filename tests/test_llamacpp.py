@@ -4,11 +4,13 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import llama_cpp
 import pytest
 from test_adapter import LINEAR, SMALL, make_adapter
 from test_export import make_model
 
 from edgedc.backends import open_backend
+from edgedc.backends.cores import FreeCores
 from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.decomposition import parse
@@ -255,3 +257,27 @@ def random_backend(folder: Path, **config: int) -> LlamaCppBackend:
     model = make_model(folder / "model", "llama", **{**SMALL, **config})
     to_gguf(model, folder / "model.gguf", "model", "f32")
     return LlamaCppBackend(folder / "model.gguf", threads=1)
+
+
+# -- threads
+
+
+def test_a_reply_is_computed_on_the_cores_that_are_free_at_each_token(
+    bundle_folder: Path, backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, used = itertools.cycle([2, 1, 3]), []
+    monkeypatch.setattr(FreeCores, "threads", lambda self: next(free))
+    decode = llama_cpp.llama_decode
+
+    def watched(context: object, batch: object) -> int:
+        used.append(llama_cpp.llama_n_threads(context))
+        return int(decode(context, batch))
+
+    monkeypatch.setattr(llama_cpp, "llama_decode", watched)
+    _, opened = open_backend(bundle_folder, format="gguf", quantization="f16")
+    question = questions(1)[0]
+    made = opened.generate(question, max_tokens=20)
+    opened.close()
+    assert len(used) > 3
+    assert set(used) == {1, 2, 3}
+    assert made.text == backend.generate(question, max_tokens=20).text

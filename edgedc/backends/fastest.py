@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edgedc.backends import Choice, ModelBackend, open_choice
-from edgedc.backends.greedy import physical_cores
+from edgedc.backends.cores import physical_cores
 from edgedc.bundle import now
 from edgedc.child import in_child
 from edgedc.errors import EdgedcError, InputError

@@ -1,11 +1,9 @@
 """What every backend shares: checks of a request, and the loop that gives scores to the reply."""
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedc.backends.grammar import ListGrammar
@@ -13,7 +11,6 @@ from edgedc.backends.marks import Marks
 from edgedc.backends.reply import TURNED, Reply
 from edgedc.errors import ContextError, EdgedcError, InputError
 from edgedc.generation import Generation, Message, OnText, Request
-from edgedc.machine import MAX_THREADS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,14 +175,3 @@ def encodable(text: str) -> str:
         around = ascii(text[max(0, error.start - 10) : error.end + 10])
         raise InputError(f"not valid Unicode near {around}: remove the lone surrogate") from error
     return text
-
-
-def physical_cores() -> int:
-    """Cores that this process may use, hyperthreads counted once: more threads than that slow decoding down."""
-    if not hasattr(os, "sched_getaffinity"):
-        return max(1, (os.cpu_count() or 2) // 2)
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text("ascii").strip() if siblings.is_file() else str(cpu))
-    return min(len(cores), MAX_THREADS)

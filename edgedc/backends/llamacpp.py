@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgedc.backends import huge_pages, llamacpp_log
 from edgedc.backends.chat import ChatTemplate
+from edgedc.backends.cores import FreeCores, physical_cores
 from edgedc.backends.gguf_header import check_adapter, check_header
 from edgedc.backends.grammar import ListGrammar
-from edgedc.backends.greedy import GreedyBackend, check_context, physical_cores
+from edgedc.backends.greedy import GreedyBackend, check_context
 from edgedc.backends.llamacpp_batch import Batch, Prompt
 from edgedc.backends.llamacpp_context import BATCH, SEQUENCES, LlamaContext, Part
 from edgedc.backends.llamacpp_vocab import LlamaVocab
@@ -66,10 +67,11 @@ class LlamaCppBackend(GreedyBackend):
     """A GGUF file on this machine's CPU, mapped into memory where llama.cpp does not rearrange its weights.
 
     What prompts have in common at their beginnings is evaluated once. `chat` is None for the template in the file.
-    `context_length` 0 is the length the model was trained with. `threads` None: one for each physical core. `adapter`
-    is a LoRA as a GGUF (`edgedc export --adapter-only`) that llama.cpp adds to this model. Memory for the context grows
-    with the prompts, so that a long context costs nothing until it is used. Raises InputError when a file is missing,
-    is not a GGUF, is refused by llama.cpp, or has no chat template.
+    `context_length` 0 is the length the model was trained with. `threads` None: one for each physical core that other
+    programs leave free, as they come and go. `adapter` is a LoRA as a GGUF (`edgedc export --adapter-only`) that
+    llama.cpp adds to this model. Memory for the context grows with the prompts, so that a long context costs nothing
+    until it is used. Raises InputError when a file is missing, is not a GGUF, is refused by llama.cpp, or has no chat
+    template.
     """
 
     def __init__(
@@ -104,9 +106,8 @@ class LlamaCppBackend(GreedyBackend):
             self.template = self._template_in_file()
             self._chat = chat or self._chat_in_file()
             lora = self._load(adapter) if adapter else None
-            self._context = LlamaContext(
-                self._model, path, threads or physical_cores(), self._vocab.size, lora, movable=weights
-            )
+            how_many = (lambda: threads) if threads else FreeCores(physical_cores()).threads
+            self._context = LlamaContext(self._model, path, how_many, self._vocab.size, lora, movable=weights)
         except InputError:
             self.close()
             raise

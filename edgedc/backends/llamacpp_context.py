@@ -3,7 +3,7 @@ in common."""
 
 import ctypes
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ class LlamaContext:
     long sequence can have what many short ones leave. But every token then passes the cells of all sequences, so each
     may have cells of its own instead (`apart`). Memory is taken when `make_room` asks for it.
 
+    `threads` is asked before each evaluation how many to compute it with.
+
     `movable` are huge pages' worth of the model's weights: moving into them costs what they save in some hundred steps,
     so that it is done, one in each step, only after as many.
     """
@@ -47,14 +49,14 @@ class LlamaContext:
         self,
         model: Any,
         path: Path,
-        threads: int,
+        threads: Callable[[], int],
         vocabulary: int,
         adapter: Any = None,
         *,
         movable: Sequence[int] = (),
     ) -> None:
         self._model, self._path, self._adapter = model, path, adapter
-        self._threads = threads
+        self._threads, self._used_threads = threads, 0
         # What such models keep of a sequence is one state, which cannot go back or be shared in part
         self._rewinds = not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
         batch = self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
@@ -81,7 +83,7 @@ class LlamaContext:
         params.n_ctx = cells_apart(cells) if apart else -(-cells // _STEP) * _STEP
         params.n_batch = params.n_ubatch = BATCH
         params.n_seq_max, params.kv_unified = SEQUENCES, not apart
-        params.n_threads = params.n_threads_batch = self._threads
+        params.n_threads = params.n_threads_batch = self._used_threads = self._threads()
         llamacpp_log.forget()
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
@@ -153,6 +155,9 @@ class LlamaContext:
                 sequences[n][0] = part.sequence
                 n += 1
         batch.n_tokens = n
+        if (threads := self._threads()) != self._used_threads:
+            llama_cpp.llama_set_n_threads(self._context, threads, threads)
+            self._used_threads = threads
         llamacpp_log.forget()
         code = llama_cpp.llama_decode(self._context, batch)
         if code:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedc.backends.chat import ChatTemplate, end_tokens, read_chat_template, read_config, read_special_ids
-from edgedc.backends.greedy import GreedyBackend, check_context, physical_cores
+from edgedc.backends.cores import FreeCores, physical_cores
+from edgedc.backends.greedy import GreedyBackend, check_context
 from edgedc.backends.marks import Marks
 from edgedc.backends.onnx_graph import Graph, Provider
 from edgedc.bundle import SpecialIds
@@ -51,7 +52,8 @@ class OnnxBackend(GreedyBackend):
         added = self._tokenizer.get_added_tokens_decoder().items()
         self._marks = Marks({token.content: id for id, token in added if token.special}, self._ids)
         self._ends = end_tokens(folder, self._tokenizer.token_to_id)
-        self._graph = Graph(path, _context_length(folder, context_length), threads or physical_cores(), provider)
+        threads = threads or FreeCores(physical_cores()).threads()  # a session keeps as many as it began with
+        self._graph = Graph(path, _context_length(folder, context_length), threads, provider)
         self.context_length = self._graph.context_length
 
     def render(self, messages: Sequence[Message]) -> str:

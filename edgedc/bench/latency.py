@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgedc.backends import Choice, ModelBackend, open_choice
-from edgedc.backends.greedy import physical_cores
+from edgedc.backends.cores import physical_cores
 from edgedc.bench.conditions import watched
 from edgedc.bench.energy import Energy, find_meter, idle_watts, metered, text_in
 from edgedc.bundle import now
@@ -157,7 +157,7 @@ def _measure(choice: Choice, settings: LatencySettings) -> Iterator[Latency]:
     meter = find_meter(settings.watts)
     idle = idle_watts(meter, IDLE_S) if meter and meter.measured else None
     begun = time.perf_counter()
-    backend = open_choice(choice, threads=settings.threads)
+    backend = open_choice(choice, threads=settings.threads or physical_cores())
     load_s = time.perf_counter() - begun
     try:
         room, longest = choice.manifest.context_length, max(settings.prompt_tokens, settings.gen_tokens + 1)

@@ -153,7 +153,7 @@ def model_options(command: Command) -> Command:
                 type=click.Path(path_type=Path, exists=True, dir_okay=False),
                 help="A LoRA on top, for llama.cpp: what  edgedc export --adapter-only  wrote.",
             ),
-            click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="[default: the physical cores]"),
+            click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="[default: the free cores]"),
             click.option(
                 "--max-subquestions",
                 type=click.IntRange(min=1),

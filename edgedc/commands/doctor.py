@@ -23,7 +23,7 @@ NO_AMX = (
 
 
 @click.command()
-@click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="Of smoke prompts.  [default: the physical cores]")
+@click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="Of smoke prompts.  [default: the free cores]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 def command(threads: int | None, as_json: bool, bundle: Path | None) -> None:

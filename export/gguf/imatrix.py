@@ -88,7 +88,7 @@ def collect(gguf: str, sequences: Sequence[Sequence[int]], threads: int | None =
     """
     import llama_cpp
 
-    from edgedc.backends.greedy import physical_cores
+    from edgedc.backends.cores import physical_cores
     from edgedc.backends.llamacpp import model_params
 
     watcher = _Watcher()
