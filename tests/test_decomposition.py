@@ -166,6 +166,7 @@ def test_full_width_questions_end_at_their_own_mark() -> None:
 def test_no_decomposition_is_a_result_of_its_own(text: str) -> None:
     assert parse(text) == Decomposition((), "not_needed")
     assert parse(text).raw == text
+    assert render(parse(text)) == NOT_NEEDED
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,15 @@ def test_times_and_decimals_are_not_marks() -> None:
         parse("1. Is 10:30 before 1.5 hours from now?\n2.5 kg is how much?").texts[0].startswith("Is 10:30 before 1.5")
     )
     assert parse("What is 2**3?\nWhat is #1**2?").texts == ["What is 2**3?", "What is #1**2?"]
+    assert parse("Is verse 5. before verse 7. in it?").texts == ["Is verse 5. before verse 7. in it?"]
+
+
+def test_only_a_text_wholly_in_bold_loses_its_marks() -> None:
+    assert decomposition_of(["**Who is it?**", "**Who** or **what**"]).texts == ["Who is it?", "**Who** or **what**"]
+
+
+def test_what_stands_behind_a_blank_line_is_no_part_of_the_item_above() -> None:
+    assert parse("1. Count the eggs\n2. Add\n   the hens\n\nThat is all.").texts == ["Count the eggs", "Add the hens"]
 
 
 def test_only_earlier_subquestions_are_needed() -> None:
