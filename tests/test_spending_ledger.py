@@ -89,21 +89,26 @@ def test_threads_wait_for_what_others_have_set_aside(tmp_path: Path) -> None:
         assert purse.spent == pytest.approx(0.0024)
 
 
-def test_a_call_under_way_here_is_waited_for_although_the_clock_makes_it_old(tmp_path: Path) -> None:
-    """A laptop that slept, or a device whose clock was set, while the call was under way."""
+def test_a_call_under_way_here_is_waited_for_although_the_clock_makes_it_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop that slept, or a device whose clock was set, while the call was under way; however long that takes."""
+    monkeypatch.setattr("edgedc.spending._PATIENCE_S", 0.0)
     with account(tmp_path, max_cost=1.0) as purse, ThreadPoolExecutor(1) as pool:
         hold = purse.hold(0.9, wait=True)
         with closing(sqlite3.connect(tmp_path / "spending.sqlite3")) as file, file:
             file.execute("UPDATE call SET at = at - 3600")
-        waiting = pool.submit(purse.hold, 0.5, wait=True)
+        waiting = pool.submit(purse.hold, 1.0, wait=True)
         time.sleep(0.2)
         assert not waiting.done()
-        purse.settle(hold, 0.1)
-        assert waiting.result(10).worst == 0.5
+        purse.settle(hold, 0.0)
+        assert waiting.result(10).worst == 1.0
 
 
-def test_a_call_of_another_process_is_waited_for_as_long_as_that_lives(tmp_path: Path) -> None:
-    """However old the clock makes it; and once it is killed nobody waits, however young it is."""
+def test_a_call_of_another_process_is_waited_for_as_long_as_that_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However old the clock makes it, but not for ever; once it is killed nobody waits, however young it is."""
     worst = PRICE.cost(Usage(256 + 16 + len("How many?"), 10))
     with faulty(ever="silence") as server, start(tmp_path, "ask(1)", server.url, 1) as process:
         try:
@@ -113,6 +118,10 @@ def test_a_call_of_another_process_is_waited_for_as_long_as_that_lives(tmp_path:
             with closing(sqlite3.connect(tmp_path / "spending.sqlite3")) as file, file:
                 file.execute("UPDATE call SET at = at - 3600")
             with account(tmp_path, max_cost_per_day=1.5 * worst) as purse, ThreadPoolExecutor(1) as pool:
+                with monkeypatch.context() as hasty:
+                    hasty.setattr("edgedc.spending._PATIENCE_S", 0.2)
+                    with pytest.raises(BudgetError, match="in flight or cut off"):
+                        purse.hold(worst, wait=True)
                 waiting = pool.submit(purse.hold, worst, wait=True)
                 time.sleep(0.3)
                 assert not waiting.done()
