@@ -31,6 +31,7 @@ class ContextError(InputError):
 
 class MissingExtra(InputError):
     def __init__(self, package: str, extra: str) -> None:
+        self.package = package
         super().__init__(f"{package} is not installed: run  pip install 'edgedc[{extra}]'")
 
 

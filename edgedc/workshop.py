@@ -9,10 +9,10 @@ from edgedc.errors import MissingExtra
 def workshop(name: str) -> ModuleType:
     """The module `train.x` or `export.x`.
 
-    Raises MissingExtra when a package that the module needs is not there.
+    Raises MissingExtra, which names the extra of that package, when something that the module needs is not there.
     """
-    inside, module = f"edgedc.{name}", name
-    package = f"edgedc.{name.partition('.')[0]}"
+    inside, module, extra = f"edgedc.{name}", name, name.partition(".")[0]
+    package = f"edgedc.{extra}"
     try:
         importlib.import_module(package)
         module = inside
@@ -21,7 +21,9 @@ def workshop(name: str) -> ModuleType:
             raise
     try:
         return importlib.import_module(module)
+    except MissingExtra as error:  # a backend's, whose own extra would not be enough here
+        raise MissingExtra(error.package, extra) from error
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] not in ("edgedc", "train", "export"):
-            raise MissingExtra(error.name, name.split(".")[0]) from error
+            raise MissingExtra(error.name, extra) from error
         raise

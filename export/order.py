@@ -15,7 +15,7 @@ from .onnx.to_onnx import check_onnx
 QUANTIZATIONS = "f16,q8_0,q4_k_m"
 PACKAGES = {
     "gguf": ("llama_cpp", "gguf"),
-    "onnx": ("onnx", "onnxruntime"),
+    "onnx": ("onnx", "onnxruntime", "torch", "transformers"),
     "gate": ("torch", "transformers"),
 }
 

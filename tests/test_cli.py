@@ -172,6 +172,7 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "thing.py").write_text("import no_such_package_anywhere")
+    (package / "other.py").write_text("from edgedc.errors import MissingExtra\nraise MissingExtra('jinja2', 'llamacpp')")
     (package / "broken.py").write_text("from edgedc.no_such_module import x")
     for name in [name for name in sys.modules if name == "train" or name.startswith("train.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -180,7 +181,9 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(
         MissingExtra, match=r"no_such_package_anywhere is not installed: run  pip install 'edgedc\[train\]'"
     ):
         workshop("train.thing")
+    with pytest.raises(MissingExtra, match=r"jinja2 is not installed: run  pip install 'edgedc\[train\]'"):
+        workshop("train.other")  # a backend's own extra would not be enough to train
     with pytest.raises(ModuleNotFoundError, match=r"edgedc\.no_such_module"):  # ours: a bug, not a missing extra
         workshop("train.broken")
-    for name in ("train", "train.thing", "train.broken"):
+    for name in ("train", "train.thing", "train.other", "train.broken"):
         sys.modules.pop(name, None)

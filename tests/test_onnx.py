@@ -299,9 +299,10 @@ def test_windows_that_the_builder_has_too_are_accepted(change, model_folder: Pat
     check_onnx(model, "int4")
 
 
-def test_without_the_builder_the_command_is_named(model_folder, tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
-    with pytest.raises(MissingExtra, match=r"onnxruntime-genai .* pip install 'edgedc\[export\]'"):
+@pytest.mark.parametrize("package", ["onnxruntime-genai", "onnx-ir"])
+def test_without_the_builder_the_command_is_named(package, model_folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
+    with pytest.raises(MissingExtra, match=rf"{package} .* pip install 'edgedc\[export\]'"):
         to_onnx(model_folder, tmp_path / "out", "int4")
     assert not list(tmp_path.iterdir())
 

@@ -40,8 +40,9 @@ def check_onnx(model: Path, precision: str, provider: str = "cpu") -> None:
     if precision.lower() == "fp32":
         _check_rope(model / "config.json")
         return
-    if importlib.util.find_spec("onnxruntime_genai") is None:
-        raise MissingExtra("onnxruntime-genai", "export")
+    for package in ("onnxruntime-genai", "onnx-ir"):
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise MissingExtra(package, "export")
     genai.check_model(model, precision.lower())
 
 
