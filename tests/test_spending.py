@@ -69,12 +69,14 @@ def test_failed_calls_add_up_over_runs_that_ask_other_things(tmp_path):
     assert other.total == total(tmp_path, {}) == pytest.approx(1.5)
 
 
-def test_what_an_interrupted_run_has_in_flight_stays_in_doubt(tmp_path):
+def test_what_an_interrupted_run_has_in_flight_stays_in_doubt_and_what_had_failed_does_not(tmp_path):
     with suppress(KeyboardInterrupt), opened(tmp_path, {}) as spending:
         spending.asking("a", 1.0)
+        spending.asking("b", 1.0)
+        spending.failed("b", failure(0.5))
         raise KeyboardInterrupt
-    assert total(tmp_path, {}) == 1.0
-    assert total(tmp_path, {}) == 1.0
+    assert total(tmp_path, {}) == 1.5
+    assert total(tmp_path, {}) == 1.5
 
 
 def test_a_file_that_a_kill_left_empty_is_taken_away(tmp_path):
