@@ -78,14 +78,18 @@ def test_the_official_file_is_read_with_all_annotators(tmp_path: Path) -> None:
             "question": "When?",
             "query_id": "q2",
             "answer": empty | {"date": {"day": "5", "month": "June", "year": "1990"}},
-            "validated_answers": [empty | {"spans": ["June", "July"]}, empty],
+            "validated_answers": [
+                empty | {"spans": ["June", "July"]},
+                empty,
+                empty | {"date": {"day": "", "month": "", "year": "1990"}},
+            ],
         },
     ]
     path = tmp_path / "drop_dataset_dev.json"
     path.write_text(json.dumps({"nfl_1": {"passage": "They played.", "qa_pairs": pairs}}))
     first, second = load_examples(Selection("drop", str(path), "test"))
     assert (first.id, first.premise, first.answers) == ("q1", "They played.", (("3",),))
-    assert second.answers == (("5 June 1990",), ("June", "July"))
+    assert second.answers == (("5 June 1990",), ("June", "July"), ("1990",))
     assert DROP.score("The answer is: July and June", second)
 
 
