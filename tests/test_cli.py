@@ -172,7 +172,7 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "thing.py").write_text("import no_such_package_anywhere")
-    (package / "other.py").write_text("from edgedc.errors import MissingExtra\nraise MissingExtra('jinja2', 'llamacpp')")
+    (package / "other.py").write_text("import edgedc.errors as e\nraise e.MissingExtra('jinja2', 'llamacpp')")
     (package / "broken.py").write_text("from edgedc.no_such_module import x")
     for name in [name for name in sys.modules if name == "train" or name.startswith("train.")]:
         monkeypatch.delitem(sys.modules, name)

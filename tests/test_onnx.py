@@ -281,8 +281,26 @@ def test_rope_that_changes_with_the_length_is_refused(model_folder: Path, tmp_pa
     edit_json(model / "config.json", rope_scaling={"rope_type": "longrope", **factors})
     check_onnx(model, "fp32")  # one length for all of its context
     edit_json(model / "config.json", original_max_position_embeddings=256)
-    with pytest.raises(InputError, match=r"config\.json: rope scaling 'longrope' changes beyond 256 tokens"):
+    with pytest.raises(InputError, match=r"config\.json: rope scaling 'longrope' changes beyond 256 tokens.*as it is"):
         check_onnx(model, "fp32")
+    edit_json(model / "config.json", architectures=["Phi3ForCausalLM"], model_type="phi3")
+    with pytest.raises(InputError, match="to GGUF"):
+        check_onnx(model, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("rope", "advice"),
+    [
+        ({"rope_type": "yarn", "factor": 2.0}, "export it as fp32 or to GGUF"),
+        ({"rope_type": "dynamic", "factor": 2.0}, "export it as fp32"),
+        ({"rope_type": "longrope"}, "run it as it is, with --backend transformers"),
+    ],
+)
+def test_what_is_advised_instead_of_a_built_graph_is_not_refused_too(rope, advice, model_folder, tmp_path) -> None:
+    model = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    edit_json(model / "config.json", rope_scaling=rope, original_max_position_embeddings=256)
+    with pytest.raises(InputError, match=f"; {advice}$"):
+        check_onnx(model, "int8")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from edgedc.files import read_object
 from ..model.families import read_windows
 from ..model.weights import open_weights
 from .first_score import add_first_score
+from .ways import other_ways, rope_types
 
 # The architectures whose graphs were compared with transformers', and the rope scalings that reach the graph. The
 # builder (0.15.2) drops others without a word, and builds graphs for other architectures that compute something else.
@@ -59,14 +60,14 @@ def check_model(model: Path, precision: str) -> None:
     if architecture not in ROPE_TYPES:
         raise InputError(
             f"{model / 'config.json'}: ONNX Runtime GenAI's builder is not proven for {architecture}, only for "
-            f"{', '.join(ROPE_TYPES)}; export it as fp32, or to GGUF"
+            f"{', '.join(ROPE_TYPES)}; {other_ways(model)}"
         )
     if "quantization_config" in config:
         raise InputError(f"{model / 'config.json'}: the model is quantised already; export the one it was made from")
     for kind in sorted(rope_types(config) - set(ROPE_TYPES[architecture])):
         raise InputError(
             f"{model / 'config.json'}: ONNX Runtime GenAI's builder would drop the rope scaling {kind!r} of "
-            f"{architecture}; export it as fp32, or to GGUF"
+            f"{architecture}; {other_ways(model)}"
         )
     windows = read_windows(model)
     # The builder (0.15.2) gives the named window to every layer, but for every sixth of a Gemma. The gate's questions
@@ -76,7 +77,7 @@ def check_model(model: Path, precision: str) -> None:
     if windows.layers != tuple(built):
         raise InputError(
             f"{model / 'config.json'}: ONNX Runtime GenAI's builder would give other layers of {architecture} the "
-            f"sliding window of {windows.named} tokens than have it; export it as fp32, or to GGUF"
+            f"sliding window of {windows.named} tokens than have it; {other_ways(model)}"
         )
     if precision == "int4":
         _check_rows(model)
@@ -132,10 +133,3 @@ def _write_config(model: Path, path: Path, context_length: int) -> None:
     config["model"]["eos_token_id"] = sorted(end_tokens(model, read_tokenizer(model).token_to_id))
     config["search"] |= {**GREEDY, "max_length": context_length}
     path.write_text(json.dumps(config, indent=4) + "\n", "utf-8")
-
-
-def rope_types(config: dict[str, Any]) -> set[str]:
-    """By transformers' names, old (`rope_scaling`, `type`) and new (`rope_parameters`, which may be per layer type)."""
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    groups = [value for value in scaling.values() if isinstance(value, dict)] or [scaling]
-    return {str(group.get("rope_type", group.get("type", "default"))) for group in groups}

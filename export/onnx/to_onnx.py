@@ -14,6 +14,7 @@ from edgedc.files import read_object
 
 from ..model.weights import open_weights
 from . import genai
+from .ways import check_rope
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")  # ONNX Runtime GenAI's names
 PROVIDERS = ("cpu", "cuda")
@@ -38,7 +39,7 @@ def check_onnx(model: Path, precision: str, provider: str = "cpu") -> None:
     """All that can be said about an export before it starts: what `to_onnx` raises, but for damaged weights."""
     check_precision(precision, provider)
     if precision.lower() == "fp32":
-        _check_rope(model / "config.json")
+        check_rope(model)
         return
     for package in ("onnxruntime-genai", "onnx-ir"):
         if importlib.util.find_spec(package.replace("-", "_")) is None:
@@ -72,20 +73,6 @@ def to_onnx(
         for name in names:
             shutil.move(Path(stage) / name, folder / name)
     return names, details
-
-
-def _check_rope(path: Path) -> None:
-    """transformers takes other frequencies for a text that is longer than the model first was for. optimum follows one
-    run of the model, over a short text, and the gate's questions are short as well."""
-    config = read_object(path)
-    original = config.get("original_max_position_embeddings")
-    if original is None or not genai.rope_types(config) & {"longrope", "su"}:
-        return
-    if original != config.get("max_position_embeddings"):
-        raise InputError(
-            f"{path}: rope scaling 'longrope' changes beyond {original} tokens, and optimum's graph would not: export "
-            "to GGUF, where llama.cpp has that for its family"
-        )
 
 
 def _context_length(model: Path, asked: int) -> int:
