@@ -40,6 +40,7 @@ def test_no_decomposition_is_right_where_none_is_needed() -> None:
     assert score("How old is Tom?", none, none).exact
     one = score("How old is Tom?", KNOWN, none)
     assert (one.exact, one.right_count, one.rouge) == (False, False, 0.0)
+    assert score("How old is Tom?", Decomposition((), "unparsed", "Tom"), none).rouge == 0.0
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_no_decomposition_is_right_where_none_is_needed() -> None:
         ("How much do 13 pens cost at $3.50?", 2, 0),
         ("How much do 13 pens cost at $3?", 2, 1),
         ("What is #1 plus #2?", 0, 0),  # references are no numbers
+        ("How much do thirteen pens cost?", 0, 0),  # and neither are words, which may mean anything
         ("How many pens are left after 7 are sold?", 1, 1),  # a known subquestion says 7
     ],
 )

@@ -232,6 +232,7 @@ def test_shares_and_figures() -> None:
     assert (done.text, done.decomposition, done.passed) == (0.5, 1.0, True)
     assert "from character 16" in str(done.first_difference)
     assert json.loads(json.dumps(dataclasses.asdict(done)))["limits"]["kl"] == 0.1
+    assert compare(PROMPTS, observed(), observed(), LIMITS).first_difference is None
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,7 @@ def test_shares_and_figures() -> None:
         (observed((0, {"text": "x"}), (1, {"text": "x"})), "decomposition", "'How many apples?': from character 0"),
         (observed((0, {"top": (9, 9)}), (1, {"top": (4, 9)})), "top1", "position 0 of the reply token 9"),
         (observed((1, {"kl": (0.1, 0.9)})), "kl", "'Who paid 12?': at position 1 of the reply KL is 0.9 nats"),
+        (observed((0, {"kl": (0.9, 0.0)}), (1, {"kl": (0.5, 0.5)})), "kl", "apples?': at position 0"),
         (observed((1, {"kl": (0.1, math.nan)})), "kl", "'Who paid 12?': at position 1 of the reply KL is nan"),
         (observed((0, {"kl": (math.inf, 0.1)})), "kl", "'How many apples?': at position 0 of the reply KL is inf"),
     ],
@@ -348,6 +350,9 @@ def test_the_smoke_prompt_is_an_equal_one_that_hangs_least_on_rounding() -> None
     done = compare(PROMPTS, observed(), observed((1, {"margin": 2.0, "text": "x"})), LIMITS)
     assert done.smoke is not None
     assert (done.smoke.messages, done.smoke.text) == (QUESTIONS[0].messages, REPLY)
+    done = compare(PROMPTS, observed(), observed((0, {"text": "y"}), (1, {"margin": 2.0, "text": "x"})), LIMITS)
+    assert done.smoke is not None
+    assert done.smoke.text == "x"  # where none is equal
 
 
 def test_a_trained_model_passes_in_every_form(model_folder: Path, tmp_path: Path) -> None:

@@ -232,10 +232,8 @@ def _first_of(differences: dict[str, str | None], failed: Sequence[str]) -> str 
     return next((said for name in names if (said := differences[name])), None)
 
 
-def _smoke(asked: Sequence[Row]) -> Smoke | None:
+def _smoke(asked: Sequence[Row]) -> Smoke:
     equal = [row for row in asked if row[1].text == row[2].text] or asked
-    if not equal:
-        return None
     prompt, _, made = max(equal, key=lambda row: row[2].margin)
     return Smoke(prompt.messages, made.rendered, made.ids, made.text)
 
