@@ -98,8 +98,8 @@ def step_messages(
 
 def final_answer(text: str) -> str:
     """The line behind the last "The answer is:", else the last line; one that is nothing but layout is none."""
-    _, mark, answer = text.rpartition(ANSWER_MARK.rstrip())
-    lines = [line for line in (answer if mark else text).splitlines() if not _LAYOUT.fullmatch(line)]
+    _, mark, answer = text.rpartition(ANSWER_MARK.rstrip())  # all of it, where there is no mark
+    lines = [line for line in answer.splitlines() if not _LAYOUT.fullmatch(line)]
     if not lines:
         return ""
     return (lines[0] if mark else lines[-1]).strip().strip("*").rstrip(".").strip()

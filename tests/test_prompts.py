@@ -54,6 +54,8 @@ def test_every_way_to_solve_asks_for_a_marked_answer() -> None:
     assert len({prompt[0]["content"] for prompt in prompts}) == len(prompts)
     assert prompts[2][0]["content"].endswith("1. A?\n2. B of #1?")
     assert "Subquestion: A?\nAnswer: 4" in prompts[3][0]["content"]
+    tasks = [prompt[0]["content"].partition("Question:")[0] for prompt in prompts[3:]]
+    assert ["next subquestion" in task for task in tasks] == [True, False]
 
 
 def test_static_mode_without_subquestions_is_a_bug_of_the_caller() -> None:
@@ -67,6 +69,7 @@ def test_static_mode_without_subquestions_is_a_bug_of_the_caller() -> None:
         ("Two and two.\nThe answer is: 4.", "4"),
         ("The answer is: 3. No. The answer is: 4\nThat is it.", "4"),
         ("The answer is: **4**", "4"),
+        ("The answer is: ** 4 **", "4"),
         ("The answer is:\n4", "4"),
         ("Two and two.\n4", "4"),
         ("**The answer is:**\n\n4", "4"),  # as models lay it out

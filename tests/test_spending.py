@@ -1,8 +1,15 @@
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from edgedc.errors import BudgetError, EdgedcError, InputError, SolverTimeout
+from edgedc.prices import Price
+from edgedc.prompts import decompose_messages
+from edgedc.solvers.loopback import Timing
+from edgedc.solvers.simulated import MODEL, simulated_server
+from edgedc.tasks.microworld import problems
+from train.calls.remote import Remote
 from train.calls.spending import Spending
 
 
@@ -109,3 +116,16 @@ def test_what_cannot_be_tidied_up_at_the_end_is_a_line_and_counts(tmp_path):
     kept.mkdir()
     with pytest.raises(EdgedcError, match=r"rows\.jsonl\.spending: cannot be written: Is a directory; what stands"):
         spending.__exit__(None, None, None)
+
+
+def test_a_call_is_announced_at_what_its_client_sets_aside_for_it_retries_included():
+    (problem,) = problems("train", 1)
+    messages = decompose_messages(problem.question, style="instruct-1", cap=3)
+    with simulated_server([problem], timing=Timing(0.0, 0.0)) as url:
+        remote = Remote(MODEL, url, 0.0, 50, Price("m", 1e-6, 1e-5, 1e-6, "2026-08", "test"), retries=2)
+        worst = remote.worst(messages)
+        for ceiling, share in ((0.99, 1.0), (1.9, 0.5)):
+            with replace(remote, ceiling=ceiling * worst).open(share) as solver, pytest.raises(BudgetError):
+                solver.solve(messages, max_tokens=50)
+        with replace(remote, ceiling=2.1 * worst).open(0.5) as solver:
+            assert solver.solve(messages, max_tokens=50).booked < worst
