@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -207,6 +208,8 @@ def hashes_beside(folder: Path, artifacts: Sequence[Artifact]) -> dict[str, str]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+# A decoder's own layers, and no other part's: a vision tower has layers too.
+_LAYER = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
 # Keys that make transformers import code: a model's own (auto_map), or a kernel's (CVE-2026-4372).
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal")
 
@@ -214,7 +217,8 @@ _CODE_KEYS = ("auto_map", "_attn_implementation_internal")
 def check_model_folder(folder: Path) -> None:
     """Raises InputError unless this is a model folder that can be loaded without running code that came with it.
 
-    That means: config.json and a tokenizer, weights in safetensors only, and no key in the configs that names code.
+    That means: config.json and a tokenizer, weights in safetensors only, no key in the configs that names code, and no
+    layers in the weights that config.json does not count.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; name a model folder")
@@ -232,6 +236,36 @@ def check_model_folder(folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         if (folder / name).is_file():
             _refuse_code(folder / name)
+    _refuse_uncounted_layers(folder)
+
+
+def _refuse_uncounted_layers(folder: Path) -> None:
+    """transformers leaves layers beyond num_hidden_layers out without a word, and what it runs is another model.
+
+    Layers that predict further tokens (DeepSeek's, GLM's) stand behind the others, and are left out on purpose.
+    """
+    config = read_object(folder / "config.json")
+    count = config.get("num_hidden_layers", config.get("n_layer"))
+    if type(count) is not int:
+        return
+    ahead = sum(n for key, n in config.items() if type(n) is int and ("nextn" in key or "mtp" in key))
+    for path in sorted(folder.glob("*.safetensors")):
+        for name in _tensor_names(path):
+            if (found := _LAYER.match(name)) and int(found[1]) >= count + ahead:
+                raise InputError(
+                    f"{folder}: config.json has num_hidden_layers {count}, and the weights {name}, which would be "
+                    "left out: copy or download the model again"
+                )
+
+
+def _tensor_names(path: Path) -> list[str]:
+    """By the header of a safetensors file. None of a damaged one: whoever reads its weights says what is wrong."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return list(json.loads(file.read(length))) if length <= path.stat().st_size else []
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
 
 
 def has_chat_template(folder: Path) -> bool:

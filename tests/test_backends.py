@@ -350,6 +350,10 @@ def _edit(folder: Path, name: str, **changes: object) -> None:
             lambda f: _edit(f, "config.json", text_config=[{"deep": {"_attn_implementation_internal": "who/kernel"}}]),
             "_attn_implementation_internal",
         ),
+        (
+            lambda f: _edit(f, "config.json", num_hidden_layers=1),
+            r"num_hidden_layers 1, .* model\.layers\.1\..* left out",
+        ),
     ],
 )
 def test_a_folder_that_could_run_code_or_is_not_whole_is_refused(model_folder, tmp_path, damage, reason):
@@ -358,6 +362,22 @@ def test_a_folder_that_could_run_code_or_is_not_whole_is_refused(model_folder, t
     damage(folder)
     with pytest.raises(InputError, match=reason):
         check_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ({}, ["lm_head.weight", "model.layers.1.self_attn.rotary_emb.inv_freq", "vision_tower.layers.26.mlp.weight"]),
+        ({"num_nextn_predict_layers": 1}, ["model.layers.2.eh_proj.weight"]),  # as DeepSeek's
+        ({}, ["mtp.layers.9.mlp.weight", "model.mtp.layers.9.mlp.weight"]),
+    ],
+)
+def test_weights_that_are_no_layers_of_the_decoder_may_be_there(model_folder, tmp_path, config, more):
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    _edit(folder, "config.json", **config)
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {name: np.zeros(4, np.float32) for name in more}, folder / "model.safetensors")
+    check_model_folder(folder)
 
 
 def test_pickled_weights_are_refused_before_torch_is_loaded(tmp_path):
