@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from edgedc.backends.scripted import ScriptedBackend
 from edgedc.bench.changes import read_bench
 from edgedc.bench.cost import CostSettings
-from edgedc.bench.metrics import Call, Record, Summary, summarise
+from edgedc.bench.metrics import Call, Record, Summary, call_of, summarise
 from edgedc.bench.pair import MAX_FAILURES, Provider, Results, records_of, rows_beside, run_bench
 from edgedc.bench.screen import answers, show
 from edgedc.bench.systems import BASELINES, System, local_system, remote_system
@@ -25,7 +25,7 @@ from edgedc.errors import BudgetError, ContextError, InputError, SolverReply, So
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message
 from edgedc.ledger import Budget
-from edgedc.pipeline import Decomposer, Where
+from edgedc.pipeline import Decomposer, Stage, Where
 from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.openai import OpenAISolver
@@ -184,6 +184,18 @@ def test_what_the_calls_of_failed_questions_cost_is_kept_apart() -> None:
     assert (near.failed_usd, far.failed_usd) == pytest.approx((0.00012, 0.00012 + 0.10002))
     assert (near.usd_per_1000, far.usd_per_1000) == pytest.approx((0.12, 0.12 + 100.02))
     assert (near.bytes_per_question, near.usd_per_correct) == (1000, pytest.approx(0.00012))
+
+
+def test_what_attempts_may_cost_beyond_their_tokens_is_unknown_where_nobody_kept_count(tmp_path: Path) -> None:
+    def doubtful(where: Where, booked: float | None) -> float | None:
+        return call_of(Stage("decompose", where, replace(say(1), booked=booked)), PRICE).doubtful_usd
+
+    assert (doubtful("local", None), doubtful("remote", None)) == (0, None)
+    assert doubtful("remote", 0.001) == pytest.approx(0.001 - 0.00012)
+    (near,) = bench(tmp_path, [local(reply(SPLIT, 0.1))], Fixed(replace(say(0), booked=0.00012)), 1).systems
+    assert near.doubtful_usd == pytest.approx(0)
+    (far,) = bench(tmp_path / "other", [remote(reply(SPLIT, 0.1))], Fixed(replace(say(0), booked=0.00012)), 1).systems
+    assert far.doubtful_usd is None
 
 
 def test_without_all_gold_there_is_no_cost_of_a_right_answer() -> None:

@@ -1,5 +1,6 @@
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,8 +10,12 @@ from edgedc.prompts import decompose_messages
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
-from train.calls.remote import Remote
+from edgedc.usage import Usage
+from train.calls.projection import GUESSED_REPLY, Replies, cost_of, project
+from train.calls.remote import CallSettings, Remote
 from train.calls.spending import Spending
+
+PRICE = Price("m", 1e-6, 1e-5, 1e-6, "2026-08", "test")
 
 
 def opened(path, rows):
@@ -122,10 +127,43 @@ def test_a_call_is_announced_at_what_its_client_sets_aside_for_it_retries_includ
     (problem,) = problems("train", 1)
     messages = decompose_messages(problem.question, style="instruct-1", cap=3)
     with simulated_server([problem], timing=Timing(0.0, 0.0)) as url:
-        remote = Remote(MODEL, url, 0.0, 50, Price("m", 1e-6, 1e-5, 1e-6, "2026-08", "test"), retries=2)
+        remote = Remote(MODEL, url, 0.0, 50, PRICE, retries=2)
         worst = remote.worst(messages)
         for ceiling, share in ((0.99, 1.0), (1.9, 0.5)):
             with replace(remote, ceiling=ceiling * worst).open(share) as solver, pytest.raises(BudgetError):
                 solver.solve(messages, max_tokens=50)
         with replace(remote, ceiling=2.1 * worst).open(0.5) as solver:
             assert solver.solve(messages, max_tokens=50).booked < worst
+
+
+def projected(replies, price=PRICE, **settings):
+    """Of thirty calls, which read 10 tokens each."""
+    calls = [SimpleNamespace(messages=[{"role": "user", "content": "x" * 40}])] * 30
+    asked = SimpleNamespace(name="m", price=price, worst=lambda call: 0.5)
+    return project(calls, replies, asked, CallSettings(**settings), 0.25)
+
+
+def test_what_is_to_be_asked_is_projected_from_its_prompts_and_else_from_the_replies_that_there_are():
+    made = projected(Replies())
+    assert (made.calls, made.measured, made.spent, made.worst, made.seconds) == (30, 0, 0.25, 15.0, None)
+    assert made.expected == pytest.approx(30 * PRICE.cost(Usage(10, GUESSED_REPLY)))
+    made = projected(Replies(count=10, read=1000, written=200, seconds=40.0, cost=2.0), concurrency=4)
+    assert (made.measured, made.expected, made.seconds) == (10, pytest.approx(6.0), pytest.approx(3 * 40 / 4))
+    free = projected(Replies(), price=None)
+    assert (free.expected, free.worst) == (None, None)
+
+
+def test_the_slowest_of_the_rates_and_the_measured_speed_says_how_long_it_takes():
+    known = Replies(count=10, read=1000, written=200, seconds=40.0)
+    assert projected(Replies(), requests_per_minute=10).seconds == pytest.approx(180)
+    assert projected(Replies(), tokens_per_minute=100).seconds == pytest.approx(60 * 30 * (10 + GUESSED_REPLY) / 100)
+    assert projected(known, tokens_per_minute=600).seconds == pytest.approx(60 * 3600 / 600)
+    assert projected(known, requests_per_minute=10, tokens_per_minute=1200).seconds == pytest.approx(180)
+    assert projected(known, requests_per_minute=1000, concurrency=1).seconds == pytest.approx(120)
+
+
+def test_a_row_that_was_made_without_a_price_counts_at_this_one():
+    usage = {"input_tokens": 1000, "output_tokens": 100, "cached_tokens": 0, "source": "server"}
+    assert cost_of({"cost": None, "usage": usage}, PRICE) == pytest.approx(0.002)
+    assert cost_of({"cost": 0.5, "usage": usage}, PRICE) == 0.5
+    assert cost_of({"usage": usage}, None) == cost_of({}, PRICE) == 0.0
