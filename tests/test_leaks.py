@@ -155,6 +155,13 @@ def test_test_files_of_all_tasks_are_read(tmp_path: Path, name: str, text: str, 
     assert len(list(find_leaks(pairs_of(STAMPS), [known]))) == 1
 
 
+def test_the_passage_of_a_test_question_is_part_of_it(tmp_path: Path) -> None:
+    row = {"premise": "In 1812 Citibank was founded in New York.", "question": "Who was president then?"}
+    (known,) = read_held_out(write_rows(tmp_path / "test.jsonl", [row]))
+    assert known.text == f"{row['premise']} {row['question']}"
+    assert list(find_leaks(pairs_of(row["question"]), [known])) == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
