@@ -5,12 +5,12 @@ import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from edgedc import __version__
-from edgedc.backends import FORMAT, Choice, ModelBackend, open_choice
+from edgedc.backends import ENGINE_OF, Choice, ModelBackend, open_choice
 from edgedc.bundle import CHAT_TEMPLATE, Artifact, Manifest
 from edgedc.errors import EdgedcError, MissingExtra
 from edgedc.files import sha256_of
@@ -49,7 +49,7 @@ class Installed:
 
     `broken` says of packages that are there why they do not load, as where they were built for another machine.
     `llama_cpp_amx` says whether llama.cpp was built with kernels that are not used here; see `model_params` of
-    edgedc/backends/llamacpp.py.
+    edgedc/backends/llamacpp.py. `llama_cpp_gpu`: it finds a GPU that it was built for.
     """
 
     edgedc: str
@@ -58,6 +58,7 @@ class Installed:
     broken: dict[str, str]
     providers: list[str]
     llama_cpp_amx: bool
+    llama_cpp_gpu: bool
 
     def missing(self) -> dict[str, str]:
         """The pip command of each extra that is not wholly here."""
@@ -68,8 +69,8 @@ class Installed:
 def installed() -> Installed:
     packages = {extra: {name: _version(name) for name in names} for extra, names in EXTRAS.items()}
     broken = {package: why for module, package, _ in _NEEDS.values() if (why := _does_not_load(module))}
-    amx = "llama-cpp-python" not in broken and _llama_cpp_amx()
-    return Installed(__version__, platform.python_version(), packages, broken, _providers(), amx)
+    amx, gpu = (False, False) if "llama-cpp-python" in broken else _llama_cpp_built()
+    return Installed(__version__, platform.python_version(), packages, broken, _providers(), amx, gpu)
 
 
 def _does_not_load(module: str) -> str:
@@ -83,12 +84,13 @@ def _does_not_load(module: str) -> str:
     return ""
 
 
-def _llama_cpp_amx() -> bool:
+def _llama_cpp_built() -> tuple[bool, bool]:
+    """With AMX, for a GPU."""
     try:
-        from edgedc.backends.llamacpp import has_amx
+        from edgedc.backends.llamacpp import has_amx, has_gpu
     except MissingExtra:
-        return False
-    return has_amx()
+        return False, False
+    return has_amx(), has_gpu()
 
 
 def check_files(folder: Path, manifest: Manifest) -> list[Check]:
@@ -122,16 +124,19 @@ def cannot_run(folder: Path, artifact: Artifact) -> str:
 
 
 def try_artifact(folder: Path, manifest: Manifest, artifact: Artifact, threads: int | None) -> Iterator[Check]:
-    """Load an artifact and ask it the gate's smoke prompt. For a process of its own: native code may end it.
+    """Load an artifact and ask it the gate's smoke prompt, a GGUF on a GPU too where llama.cpp finds one.
 
-    Raises EdgedcError when it does not load or run.
+    For a process of its own: native code may end it. Raises EdgedcError when it does not load or run.
     """
-    engine = next(engine for engine, format in FORMAT.items() if format == artifact.format)
-    backend = open_choice(Choice(folder, manifest, artifact, engine), threads=threads)
+    backend = open_choice(Choice(folder, manifest, artifact, ENGINE_OF[artifact.format]), threads=threads)
     yield _check_special_ids(manifest, artifact, backend)
     yield _check_template(manifest, artifact, backend)
-    yield from _check_smoke(manifest, artifact, backend)
+    yield _check_smoke(manifest, artifact, backend)
     backend.close()
+    if artifact.format == "gguf" and _llama_cpp_built()[1]:
+        backend = open_choice(Choice(folder, manifest, artifact, "llamacpp-gpu"), threads=threads)
+        yield replace(_check_smoke(manifest, artifact, backend), check="smoke prompt on the GPU")
+        backend.close()
 
 
 def _check_file(folder: Path, name: str, expected: str) -> Check:
@@ -160,13 +165,12 @@ def _check_template(manifest: Manifest, artifact: Artifact, backend: ModelBacken
     return Check(artifact.path, "template", "ok" if right else "FAILED", "" if right else wrong)
 
 
-def _check_smoke(manifest: Manifest, artifact: Artifact, backend: ModelBackend) -> Iterator[Check]:
-    """One check: the first that is wrong of rendered prompt, token ids and greedy text."""
+def _check_smoke(manifest: Manifest, artifact: Artifact, backend: ModelBackend) -> Check:
+    """The first that is wrong of rendered prompt, token ids and greedy text."""
     smoke: dict[str, Any] | None = artifact.gate.get("smoke")
     if not smoke:
         reason = f" ({artifact.details['not_gated']})" if "not_gated" in artifact.details else ""
-        yield Check(artifact.path, "smoke prompt", "skipped", f"it was not gated{reason}, so nothing is expected")
-        return
+        return Check(artifact.path, "smoke prompt", "skipped", f"it was not gated{reason}, so nothing is expected")
     try:
         messages, *expected = (smoke[key] for key in ("messages", "rendered", "token_ids", "text"))
         dated = "strftime_now" in (backend.template or "")  # Llama 3.2's writes the day, which is another by now
@@ -180,7 +184,7 @@ def _check_smoke(manifest: Manifest, artifact: Artifact, backend: ModelBackend) 
     for what, then, now in zip(("rendered prompt", "token ids", "reply"), expected, (rendered, ids, text), strict=True):
         if then != now and not wrong:
             wrong = f"its {what} is not what it was when it was exported: {_short(now)}, then {_short(then)}"
-    yield Check(artifact.path, "smoke prompt", "FAILED" if wrong else "ok", wrong)
+    return Check(artifact.path, "smoke prompt", "FAILED" if wrong else "ok", wrong)
 
 
 def _short(value: object) -> str:

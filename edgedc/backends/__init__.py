@@ -30,13 +30,18 @@ if TYPE_CHECKING:
     from edgedc.backends.grammar import ListGrammar
     from edgedc.backends.reply import Scores
 
-Engine = Literal["llamacpp", "onnx", "transformers"]
+Engine = Literal["llamacpp", "llamacpp-gpu", "onnx", "transformers"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 ENGINE_OF: dict[Format, Engine] = {"gguf": "llamacpp", "onnx": "onnx"}
-FORMAT: dict[Engine, Format] = {"llamacpp": "gguf", "onnx": "onnx"}
-_LABEL: dict[Engine, str] = {"llamacpp": "llama.cpp", "onnx": "onnxruntime", "transformers": "transformers"}
-_PACKAGE: dict[Engine, str] = {"llamacpp": "llama_cpp", "onnx": "onnxruntime"}
+FORMAT: dict[Engine, Format] = {"llamacpp": "gguf", "llamacpp-gpu": "gguf", "onnx": "onnx"}
+_LABEL: dict[Engine, str] = {
+    "llamacpp": "llama.cpp",
+    "llamacpp-gpu": "llama.cpp (GPU)",
+    "onnx": "onnxruntime",
+    "transformers": "transformers",
+}
+_PACKAGE: dict[Engine, str] = {"llamacpp": "llama_cpp", "llamacpp-gpu": "llama_cpp", "onnx": "onnxruntime"}
 
 
 class ModelBackend(Backend, Protocol):
@@ -161,7 +166,9 @@ def choose(
     if engine == "transformers":
         raise InputError(f"{path}: transformers runs model folders, not bundles; name the model it was exported from")
     choice = _choose_artifact(path, FORMAT[engine] if engine else None, quantization)
-    return _choose_fastest(choice, quantization, threads) if measure and not engine else choice
+    if engine:
+        return replace(choice, engine=engine)
+    return _choose_fastest(choice, quantization, threads) if measure else choice
 
 
 def open_choice(choice: Choice, *, threads: int | None = None, adapter: Path | None = None) -> ModelBackend:
@@ -173,7 +180,7 @@ def open_choice(choice: Choice, *, threads: int | None = None, adapter: Path | N
 
     folder, artifact, context = choice.folder, choice.artifact, choice.manifest.context_length
     raw = raw_prompts(folder) if choice.manifest.chat_template_sha256 is None else None
-    if adapter and choice.engine != "llamacpp":
+    if adapter and FORMAT.get(choice.engine) != "gguf":
         raise InputError(f"{adapter}: an adapter in GGUF is for llama.cpp, and {choice.name} of {folder} was chosen")
     backend: ModelBackend
     if artifact is None:
@@ -183,13 +190,16 @@ def open_choice(choice: Choice, *, threads: int | None = None, adapter: Path | N
     else:
         verify(folder, artifact)
         path = folder / artifact.path
-        if choice.engine == "llamacpp":
+        if artifact.format == "gguf":
             from edgedc.backends.llamacpp import LlamaCppBackend
 
             # Somebody else's GGUF has its template inside.
             known = choice.manifest.chat_template_sha256 or (folder / CHAT_TEMPLATE).is_file()
             chat = raw or (read_chat_template(folder) if known else None)
-            backend = LlamaCppBackend(path, chat=chat, context_length=context, threads=threads, adapter=adapter)
+            gpu = choice.engine == "llamacpp-gpu"
+            backend = LlamaCppBackend(
+                path, chat=chat, context_length=context, threads=threads, adapter=adapter, gpu=gpu
+            )
         else:
             from edgedc.backends.onnx import OnnxBackend
             from edgedc.backends.onnx_graph import Provider

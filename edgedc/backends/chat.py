@@ -41,6 +41,7 @@ class ChatTemplate:
             self._template = _environment().from_string(text)
         except _TEMPLATE_ERRORS as error:
             raise InputError(f"{where}: not a chat template that can be read: {_line(error)}") from error
+        check_heard(self.render, where)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt, ending where the model is to go on. Raises InputError when the template does."""
@@ -51,6 +52,19 @@ class ChatTemplate:
         except _TEMPLATE_ERRORS as error:
             raise InputError(f"{self.where}: the chat template refused these messages: {_line(error)}") from error
         return encodable(text)
+
+
+def check_heard(render: Callable[[Sequence[Message]], str], where: object) -> None:
+    """Raises InputError for a template of which no question comes out: a model would learn, and say, the same to all.
+
+    One that refuses such a message says so when it is rendered for somebody.
+    """
+    try:
+        one, other = (render([{"role": "user", "content": text}]) for text in ("How many?", "Who was it?"))
+    except (InputError, jinja2.TemplateError):
+        return
+    if one == other:
+        raise InputError(f"{where}: the chat template writes the same whatever is asked: take the model's own")
 
 
 def read_chat_template(folder: Path) -> ChatTemplate:

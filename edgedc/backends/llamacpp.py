@@ -36,22 +36,34 @@ if TYPE_CHECKING:
     from edgedc.backends.reply import Scores
 
 _COMMON = 1024  # tokens that a prompt and its reply have at most, as a rule
+NO_GPU = (
+    "llama.cpp finds no GPU here: see that there is a driver, and compile llama.cpp for it, for NVIDIA's with  "
+    "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python "
+    "llama-cpp-python"
+)
 _UNQUANTISED = (0, 1, 32)  # LLAMA_FTYPE_ALL_F32, _MOSTLY_F16 and _MOSTLY_BF16 (llama.h)
+
+_NO_DEVICES = (ctypes.c_void_p * 1)()  # a list that ends with NULL, as llama.cpp has them
 
 llama_cpp.llama_backend_init()
 
 
-def model_params(file_type: int = 0) -> "llama_cpp.llama_model_params":
-    """How models are loaded here: on the CPU. `file_type` is the GGUF's `general.file_type`.
+def model_params(file_type: int = 0, *, gpu: bool = False) -> "llama_cpp.llama_model_params":
+    """How models are loaded here: wholly on the CPU, or on the GPU. `file_type` is the GGUF's `general.file_type`.
+
+    Without layers on it, a llama.cpp that was compiled for a GPU would still compute long prompts there, and take some
+    of its memory: on the CPU it is given none.
 
     Compiled by GCC, llama.cpp's kernels for AMX end the process (github.com/ggml-org/llama.cpp/pull/26954: the tile
     configuration is optimised away). Weights are kept from them, which costs the repacking of some types as well;
     a llama.cpp built without AMX loses nothing (`edgedc doctor` names the flag).
     """
     params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = 0
+    params.n_gpu_layers = -1 if gpu else 0  # all, or none
+    if not gpu:
+        params.devices = ctypes.addressof(_NO_DEVICES)
     params.use_extra_bufts = not has_amx()
-    if params.use_extra_bufts and file_type not in _UNQUANTISED:
+    if not gpu and params.use_extra_bufts and file_type not in _UNQUANTISED:
         # Quantised weights are copied into an order that this CPU computes faster with. Read into it and not by way of
         # a mapping of the file, they are in memory once and not twice. (A mapping may lie in larger pages, and be some
         # percent faster for it; these weights are moved into such pages where a model goes on working.)
@@ -59,12 +71,17 @@ def model_params(file_type: int = 0) -> "llama_cpp.llama_model_params":
     return params
 
 
+def has_gpu() -> bool:
+    """Whether llama.cpp was compiled for a GPU, and finds one."""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
 def has_amx() -> bool:
     return b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info()
 
 
 class LlamaCppBackend(GreedyBackend):
-    """A GGUF file on this machine's CPU, mapped into memory where llama.cpp does not rearrange its weights.
+    """A GGUF file on this machine's CPU, mapped into memory where llama.cpp does not rearrange its weights, or a GPU.
 
     What prompts have in common at their beginnings is evaluated once. `chat` is None for the template in the file.
     `context_length` 0 is the length the model was trained with. `threads` None: one for each physical core that other
@@ -82,6 +99,7 @@ class LlamaCppBackend(GreedyBackend):
         context_length: int = 0,
         threads: int | None = None,
         adapter: Path | None = None,
+        gpu: bool = False,
     ) -> None:
         metadata = check_header(path)
         if adapter:
@@ -91,12 +109,14 @@ class LlamaCppBackend(GreedyBackend):
         self._context: LlamaContext | None = None
         self._batching = False
         llamacpp_log.forget()
-        params = model_params(metadata.get("general.file_type", 0))
+        if gpu and not has_gpu():
+            raise InputError(f"{path}: {NO_GPU}")
+        params = model_params(metadata.get("general.file_type", 0), gpu=gpu)
         before = huge_pages.anonymous_memory()
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise InputError(f"{path}: llama.cpp cannot load it: {llamacpp_log.said()}")
-        weights = huge_pages.pages_since(before)
+        weights = () if gpu else huge_pages.pages_since(before)
         try:
             self._vocab = LlamaVocab(self._model, path)
             self._ends = frozenset(self._vocab.special_ids().ends)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgedc.adapter import hush_bitsandbytes
-from edgedc.backends.chat import ChatTemplate, end_tokens
+from edgedc.backends.chat import ChatTemplate, check_heard, end_tokens
 from edgedc.backends.greedy import GreedyBackend, check_context, encodable
 from edgedc.backends.marks import Marks
 from edgedc.bundle import SpecialIds, check_model_folder
@@ -73,6 +73,7 @@ class TransformersBackend(GreedyBackend):
         self.template = None if chat else self._default_template()
         if not chat and self.template is None:
             raise InputError(f"{folder}: no chat template; put one into {folder / 'chat_template.jinja'}")
+        check_heard(self.render, folder)
         self._ends = end_tokens(folder, self._tokenizer.get_vocab().get)
         trained = self._model.config.max_position_embeddings
         self.context_length: int = min(context_length or trained, trained)

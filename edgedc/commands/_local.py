@@ -22,7 +22,7 @@ from edgedc.methods import check_decomposes
 from edgedc.pipeline import Decomposer, decompose, read_reply, remark
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
-AUTO = "auto: the bundle's artifact that is fastest here, measured once."
+AUTO = "auto: the bundle's artifact that is fastest on this CPU, measured once. llamacpp-gpu: all of it on the GPU."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -88,6 +88,8 @@ def _tell(here: Installed) -> None:
     click.echo(table(("extra", "package", "version"), rows))
     if here.providers:
         click.echo(f"\nonnxruntime's providers: {', '.join(here.providers)}")
+    if here.llama_cpp_gpu:
+        click.echo("\nllama.cpp finds a GPU: --backend llamacpp-gpu runs there")
     if here.llama_cpp_amx:
         click.echo(f"\n{NO_AMX}")
     for extra, command_line in here.missing().items():

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edgedc.backends import ENGINE_OF, ENGINES, Choice, choose
+from edgedc.backends import ENGINE_OF, ENGINES, FORMAT, Choice, choose
 from edgedc.bench.latency import Latency, LatencySettings, check, measure
 from edgedc.bench.table import Cell, table
 from edgedc.catalogue import find_model
@@ -72,9 +72,9 @@ def _choices(model: Path, engine: str | None, quantizations: tuple[str, ...]) ->
         return [first]
     asked = {name.lower() for name in quantizations}
     return [
-        choose(model, engine=ENGINE_OF[a.format], quantization=a.quantization)
+        choose(model, engine=known or ENGINE_OF[a.format], quantization=a.quantization)
         for a in first.manifest.artifacts
-        if known in (None, ENGINE_OF[a.format])
+        if a.format == FORMAT.get(known or ENGINE_OF[a.format])
         and (a.quantization in asked if asked else a.passed is not False and a.details.get("provider") != "cuda")
     ]
 
