@@ -140,6 +140,7 @@ def test_bamboogle_is_a_test_set(tmp_path: Path, data_folder: Path) -> None:
     assert len(examples) == 125
     assert all(BAMBOOGLE.score(f"The answer is: {example.answer}.", example) for example in examples)
     assert not any(BAMBOOGLE.score(f"{one.answer}. The answer is: another", one) for one in examples)
+    assert BAMBOOGLE.score("The answer is: 1,812", Example("1", "q", answer="1812", answers=(("1812",),)))
     with pytest.raises(InputError, match="--split test"):
         load_examples(Selection("bamboogle", path, "train"))
     wrong = tmp_path / "b.json"
