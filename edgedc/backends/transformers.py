@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgedc.adapter import hush_bitsandbytes
 from edgedc.backends.chat import ChatTemplate, check_heard, end_tokens
+from edgedc.backends.cores import physical_cores
 from edgedc.backends.greedy import GreedyBackend, check_context, encodable
 from edgedc.backends.marks import Marks
 from edgedc.bundle import SpecialIds, check_model_folder
@@ -47,8 +48,7 @@ class TransformersBackend(GreedyBackend):
             raise MissingExtra(error.name or "transformers", "train") from error
         self.name = f"transformers {folder.name}"
         self._folder, self._torch = folder, torch
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads or min(torch.get_num_threads(), physical_cores()))
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model, read = transformers.AutoModelForCausalLM.from_pretrained(

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from edgedc.backends.cores import physical_cores
 from edgedc.child import end_with_parent
 from edgedc.errors import EdgedcError, InputError
 from edgedc.workshop import workshop
@@ -104,7 +105,7 @@ def _environment(settings: TrainSettings, place: int, port: int) -> dict[str, st
         "LOCAL_WORLD_SIZE": str(count),
         "RANK": str(place),
         "LOCAL_RANK": str(place),
-        "OMP_NUM_THREADS": str(settings.threads or max(1, (os.cpu_count() or 1) // count)),
+        "OMP_NUM_THREADS": str(settings.threads or max(1, physical_cores() // count)),
     }
 
 

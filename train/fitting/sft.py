@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
+from edgedc.backends.cores import physical_cores
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, write_manifest
 from edgedc.decomposition import NOT_NEEDED
 from edgedc.errors import InputError
@@ -90,8 +91,7 @@ def train(
     with full_memory_told(), together():
         check(settings)
         check_replaceable(out, data, *_files_read(settings))
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        torch.set_num_threads(settings.threads or min(torch.get_num_threads(), physical_cores()))
         pairs, left_out = _pairs(data, settings, warn)
         chosen = held_out(pairs, settings.validation)
         tokenizer, model, base = make_trainee(
