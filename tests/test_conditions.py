@@ -68,6 +68,54 @@ def test_a_battery_may_say_current_and_voltage_and_either_sign(tmp_path, said):
     assert energy.gross == pytest.approx(24 * energy.seconds, rel=0.2)
 
 
+def jetson(root: Path, *chips: dict[str, tuple[int, int]]) -> None:
+    """Each rail's millivolts and milliamperes, by label."""
+    for n, rails in enumerate(chips):
+        chip = f"class/hwmon/hwmon{n}"
+        put(
+            root, {f"{chip}/name": "ina3221", f"{chip}/in7_label": "sum of shunt voltages", f"{chip}/curr4_input": 9999}
+        )
+        for k, (label, (voltage, current)) in enumerate(rails.items(), 1):
+            files = {f"in{k}_label": label, f"in{k}_input": voltage, f"curr{k}_input": current}
+            put(root, {f"{chip}/{name}": value for name, value in files.items()})
+
+
+@pytest.mark.parametrize(
+    ("chips", "source", "watts"),
+    [
+        (
+            [{"VDD_IN": (5000, 2000), "VDD_CPU_GPU_CV": (5000, 900), "VDD_SOC": (5000, 500)}],
+            "INA3221 (VDD_IN)",
+            10.0,
+        ),
+        (
+            [
+                {"VDD_GPU_SOC": (19000, 200), "VDD_CPU_CV": (19000, 100), "VIN_SYS_5V0": (5000, 600)},
+                {"NC": (0, 0), "VDDQ_VDD2_1V8AO": (5000, 100)},
+            ],
+            "INA3221 (VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0)",
+            8.7,
+        ),
+    ],
+)
+def test_a_jetsons_module_is_the_rails_that_make_it_up_each_once(tmp_path, chips, source, watts):
+    put(tmp_path, {"class/hwmon/hwmon9/name": "coretemp"})
+    jetson(tmp_path, *chips)
+    meter = find_meter(None, tmp_path)
+    assert meter.source == source
+    with metered(meter) as energy:
+        time.sleep(0.05)
+    assert energy.gross == pytest.approx(watts * energy.seconds, rel=0.01)
+
+
+def test_a_jetson_of_unknown_rails_or_none_that_can_be_read_is_not_metered(tmp_path):
+    jetson(tmp_path, {"VDD_GPU": (5000, 900), "VDD_CPU": (5000, 500)})
+    assert find_meter(None, tmp_path) is None
+    jetson(tmp_path, {"VDD_IN": (5000, 2000)})
+    (tmp_path / "class/hwmon/hwmon0/curr1_input").unlink()
+    assert find_meter(None, tmp_path) is None
+
+
 def test_a_stated_wattage_is_an_estimate_and_says_so(tmp_path):
     with metered(find_meter(15, tmp_path)) as energy:
         time.sleep(0.02)

@@ -1,10 +1,10 @@
-"""Joules: from the processor's counters, the graphics card's, or the battery's; else from a stated wattage.
+"""Joules: from the processor's counters, the graphics card's, a Jetson's rails or the battery; else a stated wattage.
 
 The counters are a few lines of text that the system keeps, so they are read here; a library would bring a dozen
 packages for it. What is metered differs, and every figure names it: RAPL meters processor packages without memory,
-NVML whole cards, a battery the whole device, powermetrics Apple's CPU, GPU and ANE.
+NVML whole cards, INA3221 a Jetson's module, a battery the whole device, powermetrics Apple's CPU, GPU and ANE.
 RAPL: https://docs.kernel.org/power/powercap/powercap.html. Batteries: https://docs.kernel.org/power/power_supply_class.html
-(micro-watts, micro-watt-hours).
+(micro-watts, micro-watt-hours). INA3221: https://docs.kernel.org/hwmon/ina3221.html (millivolts, milliamperes).
 """
 
 import contextlib
@@ -25,6 +25,13 @@ from edgedc.errors import InputError
 _EVERY_S = 0.5  # between two readings of a meter that shows power, not energy
 _POWERMETRICS = ("sudo", "-n", "powermetrics", "--samplers", "cpu_power", "-n", "1", "-i", "500")
 _COMBINED = re.compile(r"^Combined Power.*?:\s*(\d+) mW", re.MULTILINE)
+# The rails that make up a Jetson's module: of Orin Nano, Orin NX and Xavier NX; of AGX Orin; of AGX Xavier. Others that
+# are there are parts of these (NVIDIA's Jetson Linux Developer Guide; for AGX Xavier github.com/energymon/energymon).
+_MODULES = (
+    ("VDD_IN",),
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),
+)
 
 
 class Meter(Protocol):
@@ -71,15 +78,17 @@ def idle_watts(meter: Meter, seconds: float) -> float:
 
 
 def find_meter(watts: float | None, root: Path = Path("/sys")) -> Meter | None:
-    """The best meter here that can be read: RAPL and NVML together, a discharging battery, powermetrics, or `watts`.
+    """The best meter here that can be read: a Jetson's, RAPL and NVML together, a discharging battery, powermetrics.
 
-    `watts` comes before all of them, as it was asked for. None when there is nothing. Raises InputError for watts that
+    `watts`, where stated, comes before all of them. None when there is nothing. Raises InputError for watts that
     no machine draws.
     """
     if watts is not None:
         if not 0 < watts < 100_000:
             raise InputError(f"--watts {watts}: give what the machine draws under load, in watts")
         return Stated(watts)
+    if jetson := find_jetson(root):
+        return jetson
     parts = [meter for meter in (find_rapl(root), find_nvml()) if meter]
     if parts:
         return parts[0] if len(parts) == 1 else Sum(parts)
@@ -193,6 +202,23 @@ class Sampled:
                 now = time.perf_counter()
                 self._total += self._last * (now - self._at)
                 self._at, self._last = now, self._last if watts is None else watts
+
+
+def find_jetson(root: Path) -> Meter | None:
+    """Of JetPack 5 and later, whose kernels give the rails as hwmon's."""
+    chips = [chip for chip in sorted(root.glob("class/hwmon/*")) if text_in(chip / "name") == "ina3221"]
+    rails = {text_in(chip / f"in{k}_label"): (chip, k) for chip in chips for k in (1, 2, 3)}
+    module = next((names for names in _MODULES if rails.keys() >= {*names}), None)
+    if module is None:
+        return None
+
+    def read() -> float | None:
+        places = [rails[name] for name in module]
+        pairs = [(number_in(c / f"in{k}_input"), number_in(c / f"curr{k}_input")) for c, k in places]
+        watts = [volts * amperes / 1e6 for volts, amperes in pairs if volts is not None and amperes is not None]
+        return sum(watts) if len(watts) == len(pairs) else None
+
+    return Sampled(f"INA3221 ({' + '.join(module)})", read) if read() is not None else None
 
 
 def find_battery(root: Path) -> Meter | None:
