@@ -125,6 +125,33 @@ def test_a_containers_share_of_the_cores(tmp_path: Path, own: str, files: dict[s
     assert list(_limits(groups, tmp_path / "own")) == limits
 
 
+def test_hyperthreads_count_once_and_small_cores_not_at_all(tmp_path: Path) -> None:
+    pairs = {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"} | {cpu: str(cpu) for cpu in range(4, 10)}
+    for cpu, siblings in pairs.items():
+        topology = tmp_path / f"system/cpu/cpu{cpu}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(siblings + "\n")
+    assert cores._linux_cores(set(pairs), tmp_path) == 8
+    (tmp_path / "cpu_core").mkdir()
+    (tmp_path / "cpu_core" / "cpus").write_text("0-3,9\n")
+    assert cores._linux_cores(set(pairs), tmp_path) == 3
+    assert cores._linux_cores({1, 3, 4}, tmp_path) == 2
+    assert cores._linux_cores({5, 6}, tmp_path) == 2  # bound to the small ones
+
+
+@pytest.mark.parametrize(("said", "most"), [({"hw.perflevel0.physicalcpu": 8}, 8), ({"hw.physicalcpu": 4}, 4)])
+def test_on_a_mac_it_is_the_performance_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: dict[str, int], most: int
+) -> None:
+    sysctl = tmp_path / "sysctl"
+    answers = "".join(f"[ $2 = {name} ] && echo {value} && exit 0\n" for name, value in said.items())
+    sysctl.write_text(f"#!/bin/sh\n{answers}echo unknown oid >&2\nexit 1\n")
+    sysctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert physical_cores() == most
+
+
 @pytest.mark.parametrize(("quota", "most"), [(0.5, 1), (1.0, 1), (1.5, 2)])
 def test_no_more_threads_than_a_containers_share(monkeypatch: pytest.MonkeyPatch, quota: float, most: int) -> None:
     there = physical_cores()

@@ -1,7 +1,10 @@
 """The cores that an engine should run on: those that this process may use, and of them those that others leave free."""
 
+import contextlib
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +17,40 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def physical_cores() -> int:
-    """Cores that this process may use, hyperthreads counted once: more threads than that slow decoding down."""
+    """Cores that this process may use, hyperthreads counted once: more threads than that slow decoding down.
+
+    So do those on a processor's small cores, for which the others would wait: of two kinds it is the large ones.
+    """
+    if sys.platform == "darwin":
+        return _apple_cores()
     if not hasattr(os, "sched_getaffinity"):
         return max(1, (os.cpu_count() or 2) // 2)
+    return max(1, math.ceil(min(_linux_cores(os.sched_getaffinity(0)), _quota(), MAX_THREADS)))
+
+
+def _linux_cores(cpus: set[int], devices: Path = Path("/sys/devices")) -> int:
+    large = devices / "cpu_core" / "cpus"  # Intel's, where there are two kinds; the others are in cpu_atom
+    if large.is_file():
+        cpus = cpus & _listed(large.read_text("ascii")) or cpus
     cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    for cpu in cpus:
+        siblings = devices / f"system/cpu/cpu{cpu}/topology/thread_siblings_list"
         cores.add(siblings.read_text("ascii").strip() if siblings.is_file() else str(cpu))
-    return max(1, math.ceil(min(len(cores), _quota(), MAX_THREADS)))
+    return len(cores)
+
+
+def _listed(cpus: str) -> set[int]:
+    """Of a list like 0-7,16 (docs.kernel.org/admin-guide/cputopology.html)."""
+    ranges = [part.split("-") for part in cpus.strip().split(",") if part]
+    return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}
+
+
+def _apple_cores() -> int:
+    for name in ("hw.perflevel0.physicalcpu", "hw.physicalcpu"):  # the first on Apple's own processors
+        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+            done = subprocess.run(["sysctl", "-n", name], capture_output=True, timeout=5, check=True)
+            return int(done.stdout)
+    return os.cpu_count() or 1
 
 
 class FreeCores:
