@@ -208,6 +208,9 @@ def hashes_beside(folder: Path, artifacts: Sequence[Artifact]) -> dict[str, str]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_CONFIGS = ("config.json", "tokenizer_config.json", "generation_config.json")
+# Beside the weights, what shapes replies.
+AROUND = (CHAT_TEMPLATE, *_TOKENIZERS, *_CONFIGS)
 # A decoder's own layers, and no other part's: a vision tower has layers too.
 _LAYER = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
 # Keys that make transformers import code: a model's own (auto_map), or a kernel's (CVE-2026-4372).
@@ -233,7 +236,7 @@ def check_model_folder(folder: Path) -> None:
         raise InputError(f"{folder}: no *.safetensors: the weights are missing")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise InputError(f"{folder}: no tokenizer ({', '.join(_TOKENIZERS)}); copy it from the base model")
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+    for name in _CONFIGS:
         if (folder / name).is_file():
             _refuse_code(folder / name)
     _refuse_uncounted_layers(folder)

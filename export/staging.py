@@ -46,14 +46,14 @@ def bundle_manifest(model: Path, name: str, adapter: Path | None) -> Manifest:
     context = choice.manifest.context_length or read_object(model / "config.json").get("max_position_embeddings")
     if not isinstance(context, int) or context < 1:
         raise InputError(f"{model / 'config.json'}: no max_position_embeddings, so the context's length is not known")
-    identity = [*choice.identity(), *([sha256_of(adapter / ADAPTER_WEIGHTS)] if adapter else [])]
+    weights = [*choice.weights(), *([sha256_of(adapter / ADAPTER_WEIGHTS)] if adapter else [])]
     return dataclasses.replace(
         choice.manifest,
         kind="bundle",
         name=name if choice.manifest.method == "untrained" else choice.manifest.name,
         context_length=context,
         chat_template_sha256=template_sha256,
-        weights_sha256=hashlib.sha256(" ".join(identity).encode()).hexdigest(),
+        weights_sha256=hashlib.sha256(" ".join(weights).encode()).hexdigest(),
         parameters=sum(math.prod(tensor.shape) for tensor in open_weights(model).values()),
         artifacts=(),
         created=now(),

@@ -16,8 +16,7 @@ from edgedc.bench.cost import CostSettings
 from edgedc.bench.metrics import Call, Record, Summary, call_of, summarise
 from edgedc.bench.pair import MAX_FAILURES, Provider, Results, records_of, rows_beside, run_bench
 from edgedc.bench.screen import answers, show
-from edgedc.bench.systems import BASELINES, System, local_system, remote_system
-from edgedc.bundle import Manifest
+from edgedc.bench.systems import BASELINES, System, remote_system
 from edgedc.cli import cli
 from edgedc.commands.bench.report import write_report
 from edgedc.decomposition import decomposition_of, render
@@ -359,9 +358,8 @@ def test_over_a_real_socket_nothing_is_asked_twice(tmp_path: Path) -> None:
     def run(url: str) -> Results:
         solver = solvers.enter_context(closing(OpenAISolver(MODEL, url)))
         backend = ScriptedBackend([render(problem.decomposition) for problem in known])
-        manifest = Manifest("bundle", "student", "tiny", "S_D-T")
-        decomposer = Decomposer(backend.name, "local", backend.generate, manifest.prompt_style)
-        near = local_system("local", decomposer, manifest, ["abc"], "static")
+        decomposer = Decomposer(backend.name, "local", backend.generate, "compact-1")
+        near = System("local", "static", decomposer, identity="abc")
         far = remote_system(solver, PRICE, solver.url, "static")
         provider = Provider(solver, PRICE, solver.url)
         examples = load_examples(Selection(split="test", limit=count))

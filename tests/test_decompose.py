@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,7 +268,11 @@ def test_rows_of_another_run_are_not_mixed_in(run, bundle_folder, tmp_path):
     assert run(*batch(bundle_folder, source, output))[0] == 0
     before = output.read_bytes()
     other = write_jsonl(tmp_path / "other.jsonl", [{"question": q} for q in QUESTIONS[2:]])
+    retold = shutil.copytree(bundle_folder, tmp_path / "retold")  # the same weights behind another template
+    template = retold / "chat_template.jinja"
+    template.write_text(f"Well.{template.read_text()}")
     for args in (
+        batch(retold, source, output),
         batch(bundle_folder, source, output, "--backend", "onnx"),
         batch(bundle_folder, source, output, "--no-grammar"),
         batch(bundle_folder, source, output, "--max-subquestions", 2),

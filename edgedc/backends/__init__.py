@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from edgedc.bundle import (
+    AROUND,
     CHAT_TEMPLATE,
     MANIFEST,
     Artifact,
@@ -132,11 +133,16 @@ class Choice:
     def name(self) -> str:
         return f"{_LABEL[self.engine]} {self.artifact.quantization if self.artifact else 'fp32'}"
 
-    def identity(self) -> list[str]:
-        """The sha256 of the weights. Hashes them for a model folder, whose manifest does not hold them."""
+    def weights(self) -> list[str]:
+        """Their sha256. Hashes them for a model folder, whose manifest does not hold them."""
         if self.artifact:
             return list(self.artifact.sha256)
         return [sha256_of(path) for path in sorted(self.folder.glob("*.safetensors"))]
+
+    def identity(self) -> list[str]:
+        """The sha256 of the weights, and of what stands around them and shapes replies too."""
+        around = (self.folder / name for name in AROUND)
+        return [*self.weights(), *(sha256_of(path) for path in around if path.is_file())]
 
 
 def choose(

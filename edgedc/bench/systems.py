@@ -1,9 +1,7 @@
 """The systems of a comparison: no decomposer, a remote one, local ones."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgedc.bundle import Manifest
 from edgedc.generation import Solver
 from edgedc.pipeline import Asked, Decomposer
 from edgedc.prices import Price
@@ -16,7 +14,7 @@ MAX_FAILURES = 5
 class System:
     """A way to answer questions: one row of the results.
 
-    `identity` says which decomposer it is, whatever its name: the hash of a local artifact, the model and URL of a
+    `identity` says which decomposer it is, whatever its name: a hash of a local one, the model and URL of a
     remote one. `price` is that of a remote decomposer's tokens.
     """
 
@@ -35,9 +33,3 @@ def remote_system(solver: Solver, price: Price, url: str, mode: Asked) -> System
     """A large model that has not been trained to decompose breaks the question down over the network."""
     decomposer = Decomposer(solver.model, "remote", solver.solve, "instruct-1")
     return System("remote", mode, decomposer, f"{solver.model} at {url}", price)
-
-
-def local_system(name: str, decomposer: Decomposer, manifest: Manifest, weights: Sequence[str], mode: Asked) -> System:
-    """A decomposer on this device, as `edgedc decompose` runs it. `weights` name it: hashes of its files."""
-    # the same weights in two engines, or behind another chat template, are not the same decomposer
-    return System(name, mode, decomposer, " ".join([decomposer.name, manifest.chat_template_sha256 or "", *weights]))

@@ -17,7 +17,7 @@ from edgedc.bench.load import Limits, Load
 from edgedc.bench.network import network_of, through
 from edgedc.bench.pair import Provider, rows_beside, run_bench
 from edgedc.bench.screen import show
-from edgedc.bench.systems import BASELINES, System, local_system, remote_system
+from edgedc.bench.systems import BASELINES, System, remote_system
 from edgedc.bundle import MANIFEST
 from edgedc.catalogue import find_model
 from edgedc.commands._local import AUTO, Local, Settings, default_model
@@ -177,7 +177,7 @@ def _open_locals(
         alone = stack.enter_context(local.decomposer())
         # what is asked at the same time is worked on together, as  edgedc serve  does
         decomposer = replace(alone, generate=stack.enter_context(together(alone.generate_as_they_come)))
-        systems.append(local_system(name, decomposer, choice.manifest, [local.key], mode))
+        systems.append(System(name, mode, decomposer, local.key))
     return systems
 
 
