@@ -159,9 +159,10 @@ def test_a_norm_in_f16_is_refused(tmp_path: Path) -> None:
         open_gguf(path)
 
 
-def test_a_template_that_writes_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the prompt has no tokens"):
-        open_gguf(tiny_gguf(tmp_path, "{{ '' }}"))
+@pytest.mark.parametrize("template", ["{{ '' }}", "<|user|> hello <|end|>", "{{ messages | length }}"])
+def test_a_template_that_writes_nothing_of_the_question_is_refused(tmp_path: Path, template: str) -> None:
+    with pytest.raises(InputError, match="the chat template writes the same whatever is asked"):
+        open_gguf(tiny_gguf(tmp_path, template))
 
 
 def test_onnx(tmp_path: Path) -> None:

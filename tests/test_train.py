@@ -457,8 +457,10 @@ def _template(text):
         (_more_tokens, r"rows\.jsonl:1 \(.*\): has token 51[23] of the base's tokenizer, and the model has 512"),
         (_template("{% for"), r"rows\.jsonl:1 \(.*\): the base's chat template does not take it: unexpected"),
         (_template("{{ raise_exception('no roles') }}"), "the base's chat template does not take it: no roles"),
+        (_template("<|user|>\nhello<|end|>"), "base: the chat template writes the same whatever is asked"),
+        (_template(""), "base: its tokenizer has no chat template"),
     ],
-    ids=["lacking", "cut", "shape", "text", "unknown", "endless", "tokens", "syntax", "roles"],
+    ids=["lacking", "cut", "shape", "text", "unknown", "endless", "tokens", "syntax", "roles", "deaf", "empty"],
 )
 def test_a_damaged_base_is_one_line_before_anything_is_trained(model_folder, rows, tmp_path, change, said):
     base = tmp_path / "base"

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from edgedc.adapter import base_sha256
+from edgedc.backends.chat import check_heard
 from edgedc.bundle import check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
@@ -148,6 +149,7 @@ def load_base(
         _settle_on_cpu(model)
     if not tokenizer.chat_template:
         raise InputError(f"{name}: its tokenizer has no chat template; take the instruct version of the model")
+    check_heard(partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True), name)
     if tokenizer.eos_token_id is None:
         raise InputError(f"{name}: its tokenizer has no eos_token, which ends a reply; take a model with one")
     if tokenizer.pad_token_id is None:
