@@ -294,6 +294,49 @@ def test_another_model_is_not_the_same_row(tmp_path: Path) -> None:
     assert solver.calls == 1
 
 
+def test_whatever_determines_a_row_makes_another_and_its_price_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = questions(1)
+
+    def key(
+        example: Example = example,
+        *,
+        model: str = "big",
+        url: str = "http://here/v1",
+        price: Price = PRICE,
+        solution: int = 600,
+        **decomposer: object,
+    ) -> str:
+        made = Decomposer("local", "local", Fixed(reply(SPLIT, 0.1)).generate, **{"style": "compact-1"} | decomposer)
+        solver = Fixed(say(0))
+        solver.model = model
+        results = run_bench(
+            [System("local", "static", made, identity="local")],
+            [example],
+            provider=Provider(solver, price, url),
+            score=same,
+            output=tmp_path / "bench.json",
+            max_tokens=solution,
+        )
+        return results.keys["local"][0]
+
+    keys = [
+        key(),
+        key(replace(example, premise="Five apples.")),
+        key(replace(example, answer="7")),
+        key(model="other"),
+        key(url="http://there/v1"),
+        key(solution=60),
+        key(style="instruct-1"),
+        key(cap=2),
+        key(max_tokens=60),
+    ]
+    assert key(price=replace(PRICE, output=1.0)) == keys[0]
+    monkeypatch.setattr("edgedc.bench.pair.__version__", "9.9")
+    assert len({*keys, key()}) == 10
+
+
 def test_rows_of_another_run_are_in_no_figure(tmp_path: Path) -> None:
     """The file keeps them, as they are paid for; a name says nothing of the model behind it."""
     solver = Fixed(*[say(0)] * 5)

@@ -8,7 +8,7 @@ import pytest
 
 from edgedc.bench.calibration import correlations, leave_one_out, predict
 from edgedc.bench.decompositions import Scored, score, summarise
-from edgedc.bench.evaluation import Answering, evaluate
+from edgedc.bench.evaluation import Answering, evaluate, row_key
 from edgedc.bench.figures import figures_of, grade_of
 from edgedc.bench.published import find_published, published
 from edgedc.bench.quality_tables import graded
@@ -109,6 +109,31 @@ def test_a_rerun_asks_only_for_what_is_not_there(tmp_path: Path) -> None:
     with RowWriter(path) as writer:  # another server's answers are other rows
         evaluate([system], task, examples, answering=Answering(other, "there"), writer=writer)
     assert len(other.asked) == 3
+
+
+def test_whatever_determines_a_row_makes_another_and_its_price_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Decomposer("student", "local", replies("1. How many?").solve, "compact-1")
+    system, one, answering = System("student", "static", made, "hash"), example(1), Answering(replies("2"), "here")
+    other = replies("2")
+    other.model = "another"
+    keys = [
+        row_key(system, one, answering),
+        row_key(system, one, None),
+        row_key(replace(system, mode="interactive"), one, answering),
+        row_key(replace(system, identity="another"), one, answering),
+        *[
+            row_key(replace(system, decomposer=replace(made, **change)), one, answering)
+            for change in ({"style": "instruct-1"}, {"cap": 2}, {"max_tokens": 60})
+        ],
+        row_key(system, replace(one, premise="Five apples."), answering),
+        row_key(system, replace(one, answer="7"), answering),
+        row_key(system, one, replace(answering, solver=other)),
+        row_key(system, one, replace(answering, identity="there")),
+        row_key(system, one, replace(answering, max_tokens=60)),
+    ]
+    assert row_key(replace(system, name="local"), one, replace(answering, price=PRICE)) == keys[0]
+    monkeypatch.setattr("edgedc.bench.evaluation.__version__", "9.9")
+    assert len({*keys, row_key(system, one, answering)}) == len(keys) + 1
 
 
 class Flaky(ScriptedSolver):

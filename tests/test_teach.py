@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from edgedc.tasks import Example, Selection, load_examples
 from edgedc.tasks.microworld import problems
 from edgedc.usage import Usage
 from train.sets.pairs import read_pairs
-from train.teaching.draws import Form, row_of
+from train.teaching.draws import Form, draw_of, row_of
 from train.teaching.teach import TeachSettings, teach
 from train.teaching.teachers import GoldTeacher, find_teacher
 
@@ -155,6 +156,28 @@ def test_another_cap_or_teacher_is_another_row_and_anything_else_is_not(tmp_path
     again = Scripted(cost=1.0)
     taught(EXAMPLES[:2], again, out, concurrency=9, timeout=3.0, retries=0, requests_per_minute=1.0, max_cost=9.0)
     assert not again.asked
+
+
+def test_whatever_determines_a_reply_makes_another_draw_and_its_gold_does_not():
+    example, form = EXAMPLES[0], Form("instruct-1", 5, 0, 0.7, 256)
+
+    def key(example=example, teacher="teacher", number=0, seed=5, **changes):
+        return draw_of(example, (teacher,), replace(form, **changes), number, seed).key
+
+    keys = [
+        key(),
+        key(replace(example, question="How many?")),
+        key(replace(example, premise="Five apples.")),
+        key(teacher="another"),
+        key(number=1),
+        key(seed=6),
+        key(style="compact-1"),
+        key(shots=1),
+        key(temperature=0.5),
+        key(max_tokens=60),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key(replace(example, id="9", answer="9")) == keys[0]
 
 
 def test_all_answers_that_count_are_in_the_row(tmp_path):

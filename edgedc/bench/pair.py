@@ -31,15 +31,11 @@ ONE_BY_ONE, NO_LIMITS = Load(), Limits()
 
 @dataclass(frozen=True)
 class Provider:
-    """A solver, where it is, and at what price its tokens are counted.
-
-    `settings` is whatever else determines its replies (temperature, seed).
-    """
+    """A solver, where it is, and at what price its tokens are counted."""
 
     solver: Solver
     price: Price
     url: str = ""
-    settings: str = ""
 
     @property
     def priced_as(self) -> str:
@@ -159,7 +155,7 @@ def run_bench(
         _check_rows(writer, asking.circumstances, output)
 
         def key(system: System, k: int) -> str:
-            return _key(system, examples[k], provider, max_tokens, asking.circumstances)
+            return _key(system, examples[k], provider, max_tokens)
 
         def note(k: int, record: Record) -> None:
             records[record.system, k] = record
@@ -243,11 +239,11 @@ def _check_rows(writer: RowWriter, circumstances: str, output: Path) -> None:
             )
 
 
-def _key(system: System, example: Example, provider: Provider, max_tokens: int, circumstances: str) -> str:
+def _key(system: System, example: Example, provider: Provider, max_tokens: int) -> str:
     """A hash of all that determines a row. The version stands for the prompts and the scorer; prices play no part."""
     decomposer = system.decomposer
     how = (decomposer.where, decomposer.style, decomposer.cap, decomposer.max_tokens) if decomposer else None
-    solver = (provider.solver.model, provider.url, provider.settings, max_tokens, circumstances)
+    solver = (provider.solver.model, provider.url, max_tokens)
     return key_of("pair", __version__, system.mode, system.identity, how, solver, asdict(example))
 
 
