@@ -177,7 +177,8 @@ TEMPLATES = [
     "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m | tojson }}{% endfor %}",
     "{% for m in messages %}{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}{% endfor %}",
     "{{ strftime_now('%Y') }}{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}"
-    "{{ messages[-1].content }}{{ ns.n }}{% if tools is none %} no tools{% endif %}{% if unk_token is defined %}!{% endif %}",
+    "{{ ns.n }}{{ messages[-1].content }}"
+    "{% if tools is none %} no tools{% endif %}{% if unk_token is defined %}!{% endif %}",
     "{{ messages[0]['content'] | tojson(indent=2) }}{{ {'b': 1, 'a': '<é>'} | tojson(sort_keys=true) }}",
 ]
 

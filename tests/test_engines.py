@@ -15,6 +15,7 @@ import pytest
 from edgedc.errors import BudgetError, InputError, MissingExtra, SolverTimeout
 from edgedc.files import Row
 from train.calls.engines import MOST_FAILURES, Failure, run
+from train.calls.remote import CallSettings
 
 
 @dataclass(frozen=True)
@@ -217,3 +218,9 @@ def test_ctrl_c_keeps_what_comes_and_does_not_wait_for_what_hangs(tmp_path: Path
 def test_ray_that_is_not_installed_is_one_line():
     with pytest.raises(MissingExtra, match=r"pip install 'edgedc\[ray\]'"):
         list(run(Doubling(), range(3), engine="ray", concurrency=2))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_ray_is_looked_for_before_anything_is_projected():
+    with pytest.raises(MissingExtra, match=r"pip install 'edgedc\[ray\]'"):
+        CallSettings(engine="ray")
