@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from edgedc.decomposer import Where, read_reply
-from edgedc.decomposition import Decomposition, Status
+from edgedc.decomposition import Decomposition
 from edgedc.errors import SolverError
 from edgedc.generation import Generation
 from edgedc.prices import Price
@@ -64,16 +64,6 @@ class Begun:
         """None where there is none yet, or nobody is to be asked for one."""
         made = self._reply("decompose")
         return read_reply(made) if made else None
-
-    @property
-    def raw(self) -> str | None:
-        """The decomposer's reply, word for word."""
-        made = self._reply("decompose")
-        return made.text if made else None
-
-    @property
-    def status(self) -> Status | None:
-        return self.decomposition.status if self.decomposition else None
 
     @property
     def solved(self) -> dict[int, str]:

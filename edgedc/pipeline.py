@@ -151,7 +151,7 @@ class _Work:
             messages = step_messages(self._question, self._premise, solved=solved, subquestion=None)
         else:
             assert begun.mode in ("single-stage", "cot", "static")
-            given = begun.decomposition if begun.mode == "static" else None
+            given = begun.decomposition
             messages = solve_messages(self._question, self._premise, mode=begun.mode, decomposition=given)
         self._kept(0, self._ask("solve", messages))
 

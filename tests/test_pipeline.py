@@ -112,6 +112,11 @@ def test_a_cut_or_empty_reply_of_the_solver_is_pointed_out() -> None:
     assert made.final == ""
 
 
+def test_a_solver_that_would_not_answer_is_pointed_out() -> None:
+    made, _ = ask("cot", [said("I can't help with eggs.", "refusal")])
+    assert made.notes[0] == "the solver would not answer (solve: refusal)"
+
+
 def test_totals_are_of_all_stages_and_a_local_decomposition_is_free() -> None:
     replies: list[str | Generation] = [said("The answer is: 7", sent=100, source="server")]
     made, _ = ask("static", replies, decomposer(said(TWO)))
@@ -119,6 +124,7 @@ def test_totals_are_of_all_stages_and_a_local_decomposition_is_free() -> None:
     assert made.usage() == Usage(20, 4, 8, "tokenizer")
     assert made.usage("remote") == Usage(10, 2, 4, "server")
     assert made.cost(PRICE) == pytest.approx(6 * 1e-6 + 4 * 1e-7 + 2 * 1e-5)
+    assert made.booked is None  # as no budget was asked
 
 
 def test_a_remote_decomposition_costs_at_its_own_price() -> None:
@@ -254,15 +260,17 @@ def test_pieces_of_every_reply_are_heard_one_at_a_time() -> None:
 
 def test_a_solver_that_goes_away_leaves_what_there_is_and_nothing_of_it_is_asked_again() -> None:
     kept: list[tuple[Stage, Begun]] = []
+    once = decomposer(FILMS)
     away = Solver(SAYS | {"Where": SolverTimeout("127.0.0.1: nothing for 60 s")})
     half = answer(
         QUESTION,
         mode="interactive",
         solver=away,
-        decomposer=decomposer(FILMS),
+        decomposer=once,
         on_stage=lambda stage, begun: kept.append((stage, begun)),
     )
     assert half.partial
+    assert half.notes == ()
     assert (half.error, half.text, half.mode) == ("127.0.0.1: nothing for 60 s", "", "interactive")
     assert half.begun.solved == {1: "Spielberg", 2: "Scott"}
     assert kept[0][0].name == "decompose"
@@ -274,8 +282,8 @@ def test_a_solver_that_goes_away_leaves_what_there_is_and_nothing_of_it_is_asked
     again = Solver(SAYS)
     begun = begun_from(json.loads(json.dumps(half.begun.row())))
     assert begun == half.begun
-    whole = answer(QUESTION, mode="auto", solver=again, begun=begun)
-    assert not whole.partial
+    whole = answer(QUESTION, mode="auto", solver=again, decomposer=once, begun=begun)
+    assert (whole.partial, whole.error) == (False, "")
     assert len(again.asked) == 3  # the third step, the fourth, and the question
     assert (whole.final, whole.mode) == ("whole", "interactive")
     assert whole.bytes_sent == whole.stages[0].generation.bytes_sent + 5 * 10
@@ -290,7 +298,7 @@ def test_a_solver_that_goes_away_leaves_what_there_is_and_nothing_of_it_is_asked
 def test_a_decomposer_elsewhere_that_is_away_makes_a_partial_answer_too() -> None:
     away = Decomposer("d", "remote", Solver({"": SolverUnreachable("h: down")}).solve, "compact-1")
     half = answer(QUESTION, mode="auto", solver=Solver({}), decomposer=away)
-    assert (half.error, half.decomposition, half.begun.mode) == ("h: down", None, "auto")
+    assert (half.error, half.decomposition, half.mode, half.begun.mode) == ("h: down", None, "static", "auto")
     whole = answer(QUESTION, mode="auto", solver=Solver({}), decomposer=decomposer(TWO), begun=half.begun)
     assert (whole.mode, whole.final) == ("static", "whole")
 
@@ -316,6 +324,9 @@ def test_an_answer_that_is_too_long_to_be_put_in_its_place_is_not_and_that_is_sa
     made = answer(QUESTION, mode="interactive", solver=solver, decomposer=decomposer(FILMS))
     assert any(prompt.endswith("Where is #1 from?") for prompt in solver.asked)
     assert any("step 3 was asked as it stands" in note for note in made.notes)
+    away = Solver({"laid": SolverTimeout("h: silence")})
+    half = answer(QUESTION, mode="interactive", solver=away, decomposer=decomposer(TWO))
+    assert half.notes == ()  # the second was not asked at all
 
 
 HOSTILE = [
@@ -393,8 +404,14 @@ def test_a_failed_call_has_sent_bytes_and_may_be_billed() -> None:
     error: SolverError = SolverTimeout("h: silence")
     error.cost = 0.5
     error.bytes_sent = 1234
-    made = answer(QUESTION, mode="cot", solver=Solver({"": error}))
+    made = answer(QUESTION, mode="cot", solver=Solver({"": error}, pause=0.1), begun=Begun("cot", seconds=60.0))
     assert (made.partial, made.bytes_sent, made.booked, made.cost(PRICE)) == (True, 1234, 0.5, 0.0)
+    (stage,) = made.stages
+    assert 60 <= stage.started_s < 90
+    assert 0.1 <= stage.generation.total_s < 30
+    assert made.usage().source == "estimate"  # nobody has counted its tokens
+    unsent = answer(QUESTION, mode="cot", solver=Solver({"": SolverUnreachable("h: down")}))
+    assert unsent.usage() == Usage(0, 0, source="server")
 
 
 def test_what_is_kept_of_a_question_does_not_grow_with_each_try() -> None:
@@ -402,9 +419,14 @@ def test_what_is_kept_of_a_question_does_not_grow_with_each_try() -> None:
     error.cost, error.bytes_sent = 0.5, 100
     made = answer(QUESTION, mode="static", solver=Solver({"": error}), decomposer=decomposer(TWO))
     for _ in range(9):
-        made = answer(QUESTION, mode="static", solver=Solver({"": error}), begun=made.begun)
+        made = answer(QUESTION, mode="static", solver=Solver({"": error}, pause=0.02), begun=made.begun)
     assert [stage.name for stage in made.stages] == ["decompose", "solve"]
     assert (made.stages[-1].generation.bytes_sent, made.booked) == (1000, 5.0)
+    assert made.stages[-1].generation.total_s >= 9 * 0.02
+    unpriced = answer(QUESTION, mode="static", solver=Solver({"": SolverTimeout("h: silence")}), begun=made.begun)
+    assert unpriced.booked is None
+    again = answer(QUESTION, mode="static", solver=Solver({"": error}), begun=unpriced.begun)
+    assert again.booked is None  # what one of its calls cost nobody knows
     whole = answer(QUESTION, mode="static", solver=Solver({}), begun=made.begun)
     assert [(stage.name, stage.failed) for stage in whole.stages] == [
         *(("decompose", False), ("solve", True), ("solve", False))
