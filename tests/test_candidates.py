@@ -24,6 +24,7 @@ from export.gate.candidates import (
     model_right,
     parse_drop,
     share_right,
+    speed_of,
 )
 from export.gate.observe import reference_of
 from export.gate.prompts import Prompt
@@ -131,6 +132,11 @@ def test_what_is_right_counts_known_answers_only() -> None:
     prompts = [Prompt("a", [], known=parse("1. How many?")), Prompt("b", []), Prompt("c", [], known=parse("1. Who?"))]
     assert share_right(prompts, ["1. How many?", "1. What?", "1. Where?"]) == 0.5
     assert share_right(prompts[1:2], ["1. What?"]) is None
+
+
+def test_replies_without_a_second_token_have_no_speed() -> None:
+    assert speed_of([(10, 0.5), (0, 0.25), (-1, 0.25), (20, 1.0)]) == 20
+    assert speed_of([(0, 0.25), (-1, 0.25)]) is None
 
 
 def test_a_trained_model_is_measured_and_the_smallest_that_keeps_its_answers_is_found(

@@ -151,8 +151,13 @@ def run(
     threads = threads_for(artifact.bytes)
     of = artifact.format, artifact.quantization
     made = list(in_child(f"running {artifact.path}", _run, folder, *of, questions, context, threads))
-    tokens, seconds = (sum(column) for column in zip(*((n, s) for _, n, s in made), strict=True))
-    return [text for text, _, _ in made], tokens / seconds if seconds else None
+    return [text for text, _, _ in made], speed_of((tokens, seconds) for _, tokens, seconds in made)
+
+
+def speed_of(replies: Iterable[tuple[int, float]]) -> float | None:
+    """Tokens per second, of each reply's tokens after the first and the seconds that these took."""
+    longer = [(tokens, seconds) for tokens, seconds in replies if tokens > 0]
+    return sum(tokens for tokens, _ in longer) / sum(seconds for _, seconds in longer) if longer else None
 
 
 def _run(
