@@ -4,15 +4,17 @@ import csv
 import io
 import json
 import shutil
+import time
 
 import pytest
 from click.testing import CliRunner
 
 from edgedc.backends import choose
-from edgedc.bench.latency import LatencySettings, check, measure
+from edgedc.bench.latency import Latency, LatencySettings, Speed, check, measure
 from edgedc.cli import cli
 from edgedc.commands.bench.latency import _markdown
 from edgedc.errors import InputError
+from edgedc.machine import this_machine
 
 FEW = ("--prompt-tokens", 16, "--gen-tokens", 8, "--questions", 3, "--repetitions", 2, "--threads", 1)
 
@@ -22,7 +24,7 @@ def run(*args):
 
 
 def test_prompt_generation_and_questions_are_measured_for_every_artifact(bundle_folder, tmp_path):
-    kept = tmp_path / "latency.json"
+    kept, started = tmp_path / "latency.json", time.monotonic()
     done = run(bundle_folder, *FEW, "--watts", 10, "-o", "json", "--output", kept)
     assert done.exit_code == 0, done.output
     measured = json.loads(done.stdout)
@@ -33,6 +35,9 @@ def test_prompt_generation_and_questions_are_measured_for_every_artifact(bundle_
         assert set(tests) == {"pp16", "tg8"}
         assert all(len(speed["samples_ns"]) == len(speed["samples_ts"]) == 2 for speed in tests.values())
         assert tests["tg8"]["samples_ts"][0] == pytest.approx(8e9 / tests["tg8"]["samples_ns"][0])
+        for name, tokens in (("pp16", 16), ("tg8", 8)):  # the one that warms up takes energy, too
+            joules = 3 * tokens * tests[name]["joules_per_token"]
+            assert 10 * sum(tests[name]["samples_ns"]) / 1e9 < joules < 10 * (time.monotonic() - started)
         assert len(made["asked"]) == 3
         for asked in made["asked"]:
             assert 0 < asked["ttft_s"] <= asked["e2e_s"]
@@ -41,6 +46,8 @@ def test_prompt_generation_and_questions_are_measured_for_every_artifact(bundle_
                 assert asked["itl_s"] == pytest.approx(spread)
         assert made["asked"][0]["cached_tokens"] == 0 < made["asked"][1]["cached_tokens"]
         assert made["load_s"] > 0 < made["peak_bytes"]
+        if made["backend"] == "llamacpp":
+            assert made["size"] == (bundle_folder / made["artifact"]).stat().st_size
         assert made["energy"]["source"] == "estimate: 10 W stated"
         assert made["energy"]["gross"] == pytest.approx(10 * made["energy"]["seconds"], rel=0.05)
 
@@ -52,6 +59,24 @@ def test_the_table_and_the_csv_have_llama_bench_s_columns(bundle_folder):
     rows = list(csv.DictReader(io.StringIO(run(bundle_folder, *FEW, "--quantization", "f16", "-o", "csv").stdout)))
     assert [row["n_prompt"] for row in rows] == ["16", "0"]
     assert {"model_filename", "model_size", "model_n_params", "avg_ts", "stddev_ts", "samples_ns"} <= set(rows[0])
+
+
+def test_averages_and_deviations_are_as_llama_bench_has_them():
+    measured = Latency(
+        **{"model": "m", "artifact": "m-f16.gguf", "type": "f16", "size": 1, "n_params": 2, "backend": "llamacpp"},
+        **{"n_threads": 1, "load_s": 1.0, "tokenize_s": 1.0, "sample_s": 1.0, "peak_bytes": 1, "asked": ()},
+        speeds=(
+            Speed("pp4", 4, 0, (1_000_000_000, 2_000_000_000), (4.0, 2.0), None),
+            Speed("tg4", 0, 4, (1_000_000_000,), (4.0,), None),
+        ),
+        energy=None,
+        warnings=(),
+        machine=this_machine(),
+    )
+    several, one = measured.rows()
+    assert (several["avg_ns"], several["stddev_ns"]) == (1_500_000_000, 707_106_781)
+    assert (several["avg_ts"], several["stddev_ts"]) == (3.0, pytest.approx(2**0.5))
+    assert (one["avg_ns"], one["stddev_ns"], one["avg_ts"], one["stddev_ts"]) == (1_000_000_000, 0, 4.0, 0.0)
 
 
 def test_the_peak_of_memory_is_not_that_of_the_process_that_measures(bundle_folder):
