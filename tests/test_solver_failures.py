@@ -20,7 +20,7 @@ from edgedc.solvers.openai import OpenAISolver
 @pytest.mark.parametrize(
     "first",
     [
-        error("429 Too Many Requests", "slow down", "Retry-After: 0"),
+        *(error(f"{status} No", "later", "Retry-After: 0") for status in (408, 409, 425, 429)),
         error("500 Internal Server Error", "oops", "Retry-After: 0"),
         error("503 Service Unavailable", "busy", "Retry-After: Thu, 01 Jan 1970 00:00:00 GMT"),
         b"",
@@ -59,7 +59,9 @@ def test_the_wait_that_a_server_asks_for_is_kept() -> None:
 
 def test_retries_are_bounded() -> None:
     again = error("429 Too Many Requests", "slow down", "Retry-After: 0")
-    assert "after 3 attempts" in failure(again, again, again, kind=SolverReply, retries=2)
+    line = failure(again, again, again, kind=SolverReply, retries=2)
+    assert "after 3 attempts" in line
+    assert "the account's quota is reached" in line
 
 
 def test_a_wait_that_would_not_end_in_time_is_not_begun() -> None:
@@ -107,6 +109,7 @@ def test_what_a_client_did_wrong_is_not_retried_and_has_a_mend() -> None:
     line = failure(error("401 Unauthorized", f"bad key {KEY}"), kind=SolverReply, retries=2)
     assert "EDGEDC_API_KEY" in line
     assert "bad key ***" in line
+    assert "this key may not use the model" in failure(error("403 Forbidden", "no"), kind=SolverReply, retries=2)
     assert "--solver-model" in failure(error("404 Not Found", "no such model"), kind=SolverReply, retries=2)
     assert "new address" in failure(http("307 Moved", "text/html", b"", "Location: /x"), kind=SolverReply)
 
