@@ -6,6 +6,7 @@ from tokenizers import Tokenizer
 from edgedc.backends import open_backend
 from edgedc.backends.marks import Marks
 from edgedc.backends.transformers import TransformersBackend
+from edgedc.errors import InputError
 from edgedc.generation import Message
 from train.fitting.data import encode
 from train.fitting.scratch import make_tokenizer
@@ -74,3 +75,16 @@ def test_a_model_without_special_tokens_has_nothing_to_imitate():
     marks = Marks({}, lambda text, special: tokenizer(text, add_special_tokens=False)["input_ids"])
     assert marks.found_in("<|end|>") == []
     assert marks.encode(user("hello"), lambda messages: messages[0]["content"]) == tokenizer("hello")["input_ids"]
+
+
+def test_of_marks_that_begin_alike_the_longest_is_found():
+    marks = Marks({"<a>": 1, "<a>b": 2}, lambda text, special: [0])
+    assert marks.found_in("<a> <a>b") == ["<a>", "<a>b"]
+
+
+def test_a_message_that_leaves_no_character_to_stand_for_a_mark_is_refused():
+    marks = Marks({"<|end|>": 1}, lambda text, special: [0])
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    assert marks.encode(user(f"<|end|>{every[1:]}"), lambda messages: messages[0]["content"]) == [0]
+    with pytest.raises(InputError, match="private-use"):
+        marks.encode(user(f"<|end|>{every}"), lambda messages: messages[0]["content"])

@@ -57,6 +57,11 @@ def test_a_bad_gsm8k_row_is_named_by_its_line(tmp_path: Path, row: object, said:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("task", ["drop", "bamboogle", "strategyqa", "jsonl"])
+def test_a_task_that_is_in_a_file_asks_for_it(task: str) -> None:
+    assert f"{task} needs its file: give --data" in first_error(Selection(task=task, split="test"))
+
+
 @pytest.mark.parametrize("task", ["gsm8k", "strategyqa", "jsonl"])
 def test_a_missing_file_is_said_at_once(tmp_path: Path, task: str) -> None:
     path = str(tmp_path / "nothing.jsonl")
@@ -201,7 +206,7 @@ def test_jsonl_says_which_columns_there_are(tmp_path: Path) -> None:
         ({"question": None}, "empty"),
         ({"question": ["a"]}, "holds a list"),
         ({"question": "a?", "decomposition": "I cannot."}, "no subquestions can be read"),
-        ({"question": "a?", "decomposition": [1]}, "no subquestions can be read"),
+        ({"question": "a?", "decomposition": ["Who?", 1]}, "no subquestions can be read"),
     ],
 )
 def test_a_bad_jsonl_row_is_named_by_its_line(tmp_path: Path, row: object, said: str) -> None:
