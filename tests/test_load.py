@@ -266,6 +266,15 @@ def test_the_interval_is_that_of_many_bootstrap_samples() -> None:
             assert abs(ordered.index(end) - ordered.index(sampled[round(share * 3999)])) <= 1
 
 
+def test_the_interval_is_exact() -> None:
+    """A sample's median is the 6th of 11 draws: at most the 2nd value with 0.7 %, the 3rd 5.1, the 8th 94.9, the 9th
+    99.3. Of ten it lies between two: the 5th at most the 1st with 0.2 %, the 2nd 3.3; the 6th the 8th 96.7, the 9th
+    99.8."""
+    assert percentiles(range(11)).p50.interval == (2, 8)
+    assert percentiles(range(10)).p50.interval == (1, 8)
+    assert percentiles(range(21)).p90.interval == (14, 20)  # the 19th: at most the 14th with 1.3 %, the 15th 3.7
+
+
 # -- the verb
 
 
