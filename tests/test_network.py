@@ -1,6 +1,7 @@
 """Emulated networks: what a link adds to a call, and what stays as it is without one."""
 
 import json
+import os
 import random
 import shutil
 import socket
@@ -164,6 +165,42 @@ def test_what_cannot_be_put_between_is_refused() -> None:
         pass
 
 
+def test_a_proxy_of_the_environments_lies_behind_the_network_and_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    asked = b"CONNECT solver.example:443 HTTP/1.1\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        own = f"http://user:word@127.0.0.1:{proxy.getsockname()[1]}"
+        monkeypatch.setenv("https_proxy", own)
+        with through(Network("link", 20, 50, 50), "https://solver.example/v1") as vias:
+            assert vias == [None]
+            named = urlsplit(os.environ["https_proxy"])
+            assert os.environ["HTTPS_PROXY"] == named.geturl() != own
+            assert (named.username, named.password, os.environ["no_proxy"]) == ("user", "word", "")
+            with socket.create_connection((named.hostname, named.port)) as client:
+                client.sendall(asked)
+                client.shutdown(socket.SHUT_WR)
+                with proxy.accept()[0] as end, end.makefile("rb") as heard:
+                    assert heard.read() == asked
+                    end.sendall(b"HTTP/1.1 407 Who are you?\r\n\r\n")
+                assert client.makefile("rb").read() == b"HTTP/1.1 407 Who are you?\r\n\r\n"
+    assert os.environ["https_proxy"] == own
+    assert not {"HTTPS_PROXY", "no_proxy", "NO_PROXY"} & os.environ.keys()
+
+
+def test_proxies_that_cannot_lie_behind_the_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = "https://near.example/v1", "https://far.example/v1"
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "near.example")
+    with pytest.raises(InputError, match="measure them apart"), through(LINK, near, far):
+        pass
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(InputError, match=r"far\.example is behind a proxy that is not http"), through(LINK, far):
+        pass
+    with through(LINK, near):  # no proxy is asked for it
+        pass
+
+
 def test_a_network_is_a_profile_or_a_file(tmp_path: Path) -> None:
     assert network_of("4g") is PROFILES["4g"]
     toml, text = tmp_path / "train.toml", "rtt_ms = 90\ndown_mbit_s = 3\nup_mbit_s = 0.5\n"
@@ -172,7 +209,15 @@ def test_a_network_is_a_profile_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps(row))
     assert network_of(str(toml)) == Network("train", 90, 3, 0.5, "train.toml")
     assert network_of(str(tmp_path / "train.json")).rtt_ms == 90
-    for bad, says in (("rtt_ms = -1", "rtt_ms is -1"), ("loss = 1", "loss: give rtt_ms"), ("rtt_ms = ", "not TOML")):
+    for bad, says in (
+        ("rtt_ms = -1", "rtt_ms is -1"),
+        ("rtt_ms = true", "rtt_ms is True"),
+        ("rtt_ms = 1e6", "rtt_ms is 1000000.0"),
+        ("rtt_ms = 90\ndown_mbit_s = 0", "down_mbit_s is 0"),
+        ("rtt_ms = 90\ndown_mbit_s = 3", "up_mbit_s is None"),
+        ("loss = 1", "loss: give rtt_ms"),
+        ("rtt_ms = ", "not TOML"),
+    ):
         toml.write_text(bad)
         with pytest.raises(InputError, match=says):
             network_of(str(toml))
