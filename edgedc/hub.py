@@ -3,10 +3,12 @@
 It becomes a bundle or a model folder among those that edgedc/catalogue.py knows, with its source in a file beside it.
 """
 
+import errno
 import hashlib
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -18,6 +20,7 @@ from edgedc.catalogue import SOURCE, Source, pulled, source_of
 from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.files import sha256_of, write_text
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = r"\w(?:[\w.-]*\w)?"
 _REPOSITORY = re.compile(f"{_NAME}/{_NAME}")
 _QUANTIZATION = re.compile(r"[-._]((?:I?Q\d\w*|F16|BF16|F32))\.gguf$", re.IGNORECASE)
@@ -111,7 +114,7 @@ def pull(repository: Repository, files: Sequence[RemoteFile], report: Callable[[
         stage.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{stage.parent}: cannot be made: {error.strerror}; set EDGEDC_HOME to another") from error
-    needed = sum(f.size for f in files if not (stage / f.name).is_file())
+    needed = missing_bytes(stage, files)
     if (free := shutil.disk_usage(stage).free) < needed:
         raise EdgedcError(f"{stage}: {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free: make room")
     hashes = {}
@@ -122,6 +125,12 @@ def pull(repository: Repository, files: Sequence[RemoteFile], report: Callable[[
     _finish(stage, repository, files, hashes)
     stage.rename(folder)
     return folder
+
+
+def missing_bytes(stage: Path, files: Sequence[RemoteFile]) -> int:
+    """What is still to come, less what came of a file before its download was stopped."""
+    begun = sum(path.stat().st_size for path in stage.rglob("*.incomplete"))  # as the hub's library calls them
+    return max(0, sum(f.size for f in files if not (stage / f.name).is_file()) - begun)
 
 
 def _kept(folder: Path, repository: Repository, files: Sequence[RemoteFile]) -> Path:
@@ -209,9 +218,13 @@ def _asked(what: str, ask: Callable[[Any], Any]) -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra("huggingface_hub", "hub") from error
     try:
-        return ask(huggingface_hub)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Not enough free disk space")  # what follows says it
+            return ask(huggingface_hub)
     except errors.GatedRepoError as error:
-        raise InputError(f"{what}: the hub gives it only to people who accepted its terms: set HF_TOKEN") from error
+        raise InputError(
+            f"{what}: the hub gives it only to people who accepted its terms: accept them on its page, and set HF_TOKEN"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{what}: the hub has no such revision of it") from error
     except errors.RepositoryNotFoundError as error:
@@ -219,6 +232,12 @@ def _asked(what: str, ask: Callable[[Any], Any]) -> Any:
             f"{what}: the hub has no such model, or not for you: check the name, or set HF_TOKEN"
         ) from error
     except Exception as error:  # of requests, httpx or httpx2: the library's versions each have their own
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            mend = "make room, and pull it again to go on from there"
+            raise EdgedcError(f"{what}: cannot be written: {error.strerror}; {mend}") from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise InputError(f"{what}: the hub refuses it ({status}): check HF_TOKEN") from error
         said = (str(error).strip() or repr(error)).splitlines()[0]
         raise EdgedcError(f"{what}: the hub cannot be reached, or failed: {said}") from error
 

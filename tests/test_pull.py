@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 
 from edgedc.cli import cli
 from edgedc.errors import EdgedcError
-from edgedc.hub import _asked
+from edgedc.hub import RemoteFile, _asked, missing_bytes
 
 DEMO_BASE = Path(__file__).parents[1] / "edgedc" / "models" / "demo-base"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -34,6 +35,7 @@ class Hub(ThreadingHTTPServer):
         self.lies: set[str] = set()
         self.cut: dict[str, int] = {}
         self.ranges: list[str] = []
+        self.refusal: tuple[int, str] | None = None
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -62,6 +64,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send(404, b"")
 
     def about(self, name: str, revision: str | None) -> None:
+        if self.server.refusal:
+            status, code = self.server.refusal
+            return self.send(status, b"{}", {"X-Error-Code": code} if code else {})
         files = self.server.repositories.get(name)
         if files is None:
             return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -129,11 +134,10 @@ def edgedc(hub, tmp_path):
     env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "EDGEDC_HOME": str(tmp_path / "home")}
     env |= {"NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "edgedc", *arguments]
-        return subprocess.run(
-            command, env=os.environ | env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-        )
+        how |= {"capture_output": True, "text": True, "timeout": 120, "check": False}
+        return subprocess.run(command, env=os.environ | env, cwd=tmp_path, **how)
 
     return run
 
@@ -213,6 +217,57 @@ def test_a_download_that_broke_off_goes_on(hub, edgedc):
     assert done.returncode == 0, done.stderr
     assert hub.ranges == [f"more.safetensors from {20 * 2**20}"]
     assert (Path(done.stdout.strip()) / "more.safetensors").read_bytes() == weights
+
+
+def test_a_disk_that_is_full_is_not_the_hub_s_fault_and_the_download_goes_on(hub, edgedc):
+    weights = os.urandom(24 * 2**20)
+    hub.repositories["someone/base"] = files_of(DEMO_BASE) | {"more.safetensors": weights}
+    del hub.repositories["someone/base"]["manifest.json"]
+    at_most = (15 * 2**20, 15 * 2**20)  # of a file: what the disk has room for, as the library sees it
+    done = edgedc("pull", "someone/base", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, at_most))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "edgedc: someone/base/more.safetensors: cannot be written: File too large; make room, and pull it again to go "
+        "on from there"
+    )
+    done = edgedc("pull", "someone/base")
+    assert done.returncode == 0, done.stderr
+    assert hub.ranges == [f"more.safetensors from {at_most[0]}"]
+    assert (Path(done.stdout.strip()) / "more.safetensors").read_bytes() == weights
+
+
+def test_what_came_before_a_stop_needs_no_room_again(tmp_path):
+    files = [RemoteFile("config.json", 100, "git:1"), RemoteFile("model.safetensors", 1000, "sha256:2")]
+    assert missing_bytes(tmp_path, files) == 1100
+    (tmp_path / "config.json").write_bytes(b"x" * 100)
+    begun = tmp_path / ".cache" / "huggingface" / "download" / "abc.def.incomplete"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"x" * 900)
+    assert missing_bytes(tmp_path, files) == 100
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (
+            (401, "GatedRepo"),
+            "the hub gives it only to people who accepted its terms: accept them on its page, and set HF_TOKEN",
+        ),
+        (
+            (403, "GatedRepo"),
+            "the hub gives it only to people who accepted its terms: accept them on its page, and set HF_TOKEN",
+        ),
+        ((401, "RepoNotFound"), "the hub has no such model, or not for you: check the name, or set HF_TOKEN"),
+        ((401, ""), "the hub refuses it (401): check HF_TOKEN"),
+        ((403, ""), "the hub refuses it (403): check HF_TOKEN"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_one_line_and_leaves_nothing(hub, edgedc, tmp_path, refusal, said):
+    hub.refusal = refusal
+    done = edgedc("pull", "someone/box")
+    assert done.returncode == 2
+    assert done.stderr == f"edgedc: someone/box: {said}\n"
+    assert not (tmp_path / "home").exists()
 
 
 def test_what_is_not_what_the_hub_lists_is_refused(hub, edgedc, box):
