@@ -267,7 +267,11 @@ def test_rows_of_another_run_are_not_mixed_in(run, bundle_folder, tmp_path):
     source, output = write_jsonl(tmp_path / "q.jsonl", [{"question": q} for q in QUESTIONS[:2]]), tmp_path / "d.jsonl"
     assert run(*batch(bundle_folder, source, output))[0] == 0
     before = output.read_bytes()
-    other = write_jsonl(tmp_path / "other.jsonl", [{"question": q} for q in QUESTIONS[2:]])
+    first = {"question": QUESTIONS[0]}
+    others = [
+        write_jsonl(tmp_path / f"{k}.jsonl", [row, {"question": QUESTIONS[1]}])
+        for k, row in enumerate([{"question": QUESTIONS[2]}, first | {"premise": "Long ago."}, first | {"id": "a"}])
+    ]
     retold = shutil.copytree(bundle_folder, tmp_path / "retold")  # the same weights behind another template
     template = retold / "chat_template.jinja"
     template.write_text(f"Well.{template.read_text()}")
@@ -276,7 +280,8 @@ def test_rows_of_another_run_are_not_mixed_in(run, bundle_folder, tmp_path):
         batch(bundle_folder, source, output, "--backend", "onnx"),
         batch(bundle_folder, source, output, "--no-grammar"),
         batch(bundle_folder, source, output, "--max-subquestions", 2),
-        batch(bundle_folder, other, output),
+        batch(bundle_folder, source, output, "--max-tokens", 61),
+        *[batch(bundle_folder, other, output) for other in others],
     ):
         code, _, err = run(*args)
         assert code == 2

@@ -6,6 +6,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from edgedc.prompts import solve_messages
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
+from train.calls.remote import Remote
 from train.sets.pairs import read_pairs
 from train.teaching.screen import Screened, ScreenSettings, find_job, screen
+from train.teaching.trials import Trials
 
 GOOD, BAD = "How many are left?", "What is the weather?"
 PRICES = {"_about": {"date": "d", "source": "s"}, "big": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}}
@@ -190,6 +193,29 @@ def test_another_gold_answer_is_another_verdict(data: Path, tmp_path: Path) -> N
         corrected = [row | {"answer": "8"} if row["question"] == "C?" else row for row in ROWS]
         made = run(write_rows(data, corrected), out, url)
     assert (made.passed, made.rejected, len(solver.asked)) == (4, 0, 6)
+
+
+def test_whatever_determines_a_verdict_makes_another_trial() -> None:
+    row, solver = ROWS[0], Remote("big", "http://here/v1", 0.0, 60, None)
+
+    def key(seed: int = 0, shown: Row = row, **changes: Any) -> str:
+        return Trials(replace(solver, **changes), seed).trial(shown).key
+
+    changed: list[Row] = [
+        {"question": "Z?"},
+        {"premise": "Long ago."},
+        {"subquestions": [GOOD]},
+        {"task": "drop"},
+        {"answer": "8"},
+        {"answers": [["8"]]},
+        {"draw": 7},
+    ]
+    keys = [
+        *(key(), key(seed=1), key(name="other"), key(temperature=0.5), key(max_tokens=61)),
+        *(key(shown=row | change) for change in changed),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key(shown=row | {"split": "test"}, url="http://there/v1", retries=3) == keys[0]
 
 
 def test_a_failed_call_is_counted_and_asked_again(data: Path, tmp_path: Path) -> None:

@@ -178,6 +178,24 @@ def test_who_asks_again_does_not_pay_again_for_what_had_come() -> None:
     assert len(says.asked) == 1
 
 
+def test_what_had_come_is_for_the_same_request_alone() -> None:
+    says, same = Says(), {"model": "edgedc", "messages": [USER]}
+    others = [
+        {"model": "edgedc/interactive"},
+        {"messages": [{"role": "user", "content": "Why?"}]},
+        {"messages": [{"role": "user", "content": "Hello."}, USER]},
+        {"messages": [{"role": "system", "content": "Be brief."}, USER]},
+        {"max_tokens": 60},
+        {"temperature": 0.5},
+        {"seed": 3},
+    ]
+    with behind(lambda handler, _: refuse(handler, 500, "oops"), says) as (running, _), running.client() as client:
+        for change in ({}, *others, {}):
+            with pytest.raises(openai.InternalServerError):
+                client.chat.completions.create(**same | change)
+    assert len(says.asked) == 1 + len(others)
+
+
 @pytest.mark.parametrize("status", [400, 401, 404])
 def test_a_refusal_that_no_retry_mends_is_502_and_not_tried_again(status: int) -> None:
     with behind(lambda handler, _: refuse(handler, status, f"not {SOLVER_KEY}")) as (running, solver):

@@ -71,8 +71,6 @@ def _bound(n: int, rank: int, share: float) -> int:
 
 def _at_least(n: int, hits: int, chance: float) -> float:
     """That a binomial variable reaches `hits`."""
-    if chance >= 1:
-        return 1.0
     yes, no, ways = math.log(chance), math.log1p(-chance), _log_ways(n)
     return math.fsum(math.exp(ways[k] + k * yes + (n - k) * no) for k in range(hits, n + 1))
 
