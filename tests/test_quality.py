@@ -95,6 +95,20 @@ def test_every_figure_is_of_the_rows(tmp_path: Path) -> None:
     assert figures.decompositions.coverage.value == 1.0
 
 
+def test_a_remote_decomposer_costs_at_its_own_price_and_without_one_nobody_knows() -> None:
+    task, examples = find_task("gsm8k"), [example(1)]
+    decomposes = ScriptedSolver([Generation("1. How many?", Usage(50, 5, source="server"), 0.1, 0.5, "stop")] * 2)
+    solves = ScriptedSolver([Generation("The answer is: 2", Usage(100, 10, source="server"), 0.1, 0.5, "stop")] * 2)
+    answering = Answering(solves, "here", PRICE)
+    dear = replace(PRICE, model="d", input=1e-3, output=1e-3)
+    system = System("remote d", "static", Decomposer("d", "remote", decomposes.solve, "instruct-1"), "d", dear)
+    costs = []
+    for one in (system, replace(system, price=None)):
+        rows = evaluate([one], task, examples, answering=answering)[one.name]
+        costs.append(figures_of(one, task, examples, rows, answering).usd)
+    assert costs == [pytest.approx(55e-3 + 100e-6 + 100e-6), None]
+
+
 def test_a_rerun_asks_only_for_what_is_not_there(tmp_path: Path) -> None:
     task, examples, path = find_task("gsm8k"), [example(k) for k in (1, 2, 3)], tmp_path / "rows.jsonl"
     system = gold_system(examples, "static")

@@ -35,7 +35,8 @@ class Figures:
     """Of one system on one task. None is unknown: nobody was asked, or nothing came back.
 
     `statuses` are the decompositions', `modes` what really happened. `tokens` and `remote_tokens` are means per
-    question, `usd` is of all remote calls at the prices given, `booked` what was really paid for this run's rows.
+    question, `usd` is of the answered questions' remote calls at the prices given, None where one of them has no price;
+    `booked` is what was really paid for this run's rows.
     """
 
     system: str
@@ -132,7 +133,9 @@ def _usd(system: System, remote: Sequence[dict[str, Any]], answering: Answering 
         return None
     total = 0.0
     for call in remote:
-        price = system.price if call["stage"] == "decompose" and system.price else answering.price
+        price = system.price if call["stage"] == "decompose" else answering.price
+        if price is None:
+            return None
         usage = Usage(call["input_tokens"], call["output_tokens"], call["cached_tokens"], call["source"])
         total += price.cost(usage)
     return total
