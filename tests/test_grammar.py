@@ -146,6 +146,7 @@ def test_a_list_may_end_behind_its_line_and_without_one() -> None:
         (["1. Who?\n2. who?"], True),
         (["1. Who?\n2. Who?\n3. When?"], True),
         (["1. Add them\n2. Add them", "\n"], True),
+        (["1. Add them\n2. Add them"], False),  # as it may go on
         (["1. Add them\n2. Add them", " up\n"], False),
         (["1. Who?\n2. Who", " else?"], False),
         (["1. Who else?\n2. Who?"], False),
