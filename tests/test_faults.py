@@ -226,6 +226,20 @@ def test_a_server_that_is_down_is_left_alone_for_a_while_and_then_tried_once() -
             assert len(server.requests) == 7
 
 
+def test_a_server_that_says_no_is_there_and_one_that_cannot_be_reached_is_not() -> None:
+    ask, breaker = [{"role": "user", "content": "?"}], Breaker(failures=2, pause_s=60)
+    with faulty(ever="404") as server, closing(OpenAISolver("m", server.url, KEY, retries=0, breaker=breaker)) as there:
+        for _ in range(4):
+            with pytest.raises(EdgedcError, match="404"):
+                there.solve(ask, max_tokens=9)
+    with closing(OpenAISolver("m", server.url, KEY, retries=0, breaker=breaker)) as gone:
+        for _ in range(2):
+            with pytest.raises(SolverUnreachable, match="cannot be reached"):
+                gone.solve(ask, max_tokens=9)
+        with pytest.raises(SolverUnreachable, match=r"is not asked for another [56]\d s"):
+            gone.solve(ask, max_tokens=9)
+
+
 def test_the_solver_and_the_decomposer_of_a_host_share_its_breaker() -> None:
     ask = [{"role": "user", "content": "?"}]
     with faulty(ever="503") as server:
