@@ -67,7 +67,7 @@ def _importance(gguf: str, prompts: Sequence[str], context: int, threads: int | 
     from edgedc.backends.chat import ChatTemplate
     from edgedc.backends.llamacpp import LlamaCppBackend
 
-    unused = ChatTemplate("", {}, gguf)  # a model without a template can be calibrated too
+    unused = ChatTemplate("{{ messages }}", {}, gguf)  # a model without a template can be calibrated too
     backend = LlamaCppBackend(Path(gguf), chat=unused, context_length=context, threads=threads)
     sequences = []
     for prompt in prompts:
