@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -197,6 +197,11 @@ def verify(folder: Path, artifact: Artifact) -> None:
     for name, expected in zip(artifact.files, artifact.sha256, strict=True):
         if sha256_of(folder / name) != expected:
             raise InputError(f"{folder / name}: changed since it was exported (sha256); copy or export it again")
+
+
+def hashes_read(files: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of the files that a verb was given, by the names of their settings; none of one that is not there."""
+    return {name: sha256_of(Path(path)) for name, path in files.items() if path and Path(path).is_file()}
 
 
 def hashes_beside(folder: Path, artifacts: Sequence[Artifact]) -> dict[str, str]:

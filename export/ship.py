@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edgedc.backends.chat import ChatTemplate, raw_prompts, special_tokens
-from edgedc.bundle import Artifact, Manifest, write_manifest
+from edgedc.bundle import Artifact, Manifest, hashes_read, write_manifest
 from edgedc.errors import InputError
 from edgedc.files import scratch_folder, staged_folder
 
@@ -80,9 +80,10 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         if order.adapter:
             whole = stack.enter_context(over_base(model, order.adapter))
         manifest = bundle_manifest(whole, model.resolve().name, order.adapter)
-        manifest = dataclasses.replace(manifest, recipe=manifest.recipe | {"export": order.recipe})
         check_order(whole, order)
         prompts = prompts_for(manifest, order.prompts) if order.gated else []
+        read = hashes_read({"prompts": order.prompts, "calibrate": order.calibrate})
+        manifest = dataclasses.replace(manifest, recipe=manifest.recipe | {"export": order.recipe | {"read": read}})
         calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
         weights = _weights(whole, manifest.name, order, say)
         dtype = reference_dtype(whole, available_memory(), say) if order.compares else "float32"

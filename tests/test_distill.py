@@ -119,16 +119,37 @@ def test_what_calls_without_a_row_may_have_cost_is_in_the_table(
     assert "$0.7500" in capsys.readouterr().out
 
 
-def test_a_held_out_file_that_has_changed_is_looked_into_again(copy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_held_out_file_that_has_changed_is_looked_into_again(
+    copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe, out = copy
     asked = [{"question": row["question"]} for row in read_rows(out / "demonstrations.jsonl")]
     held = write_rows(tmp_path / "held.jsonl", asked[:1])
     recipe.write_text(SMALL.replace("[train]", f'[train]\nheld_out = "{held}"\nexclude_leaks = true'), "utf-8")
     distill(recipe, out)
     assert read_manifest(out / "bundle").data[0].rows == 15
+    os.utime(held)  # it is only newer
+    capsys.readouterr()
+    distill(recipe, out)
+    assert "$ edgedc train" not in capsys.readouterr().err
     write_rows(held, asked[:3])
+    os.utime(held, (1, 1))  # a copy may be older than what it takes the place of
     distill(recipe, out)
     assert read_manifest(out / "bundle").data[0].rows == 13
+
+
+def test_questions_that_types_are_fitted_to_are_known_by_what_they_are(
+    copy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = copy
+    asked = [{"question": row["question"]} for row in read_rows(out / "demonstrations.jsonl")]
+    fitted = write_rows(tmp_path / "fitted.jsonl", asked[:2])
+    recipe.write_text(SMALL.replace('"f16"', f'"q4_0"\ncalibrate = "{fitted}"'), "utf-8")
+    for questions, again in ((asked[:2], True), (asked[:2], False), (asked[2:4], True)):
+        write_rows(fitted, questions)
+        os.utime(fitted, (1, 1) if again else None)
+        distill(recipe, out)
+        assert ("$ edgedc export" in capsys.readouterr().err) == again
 
 
 def test_the_weights_of_a_base_tell_whether_it_is_another(

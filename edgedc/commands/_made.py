@@ -2,14 +2,14 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgedc.adapter import WEIGHTS, base_sha256
-from edgedc.bundle import MANIFEST, Manifest, read_manifest
+from edgedc.bundle import MANIFEST, Manifest, hashes_read, read_manifest
 from edgedc.catalogue import find_weights
 from edgedc.commands._verbs import run, values
 from edgedc.files import read_rows, sha256_of
@@ -17,7 +17,7 @@ from edgedc.flags import as_json
 from edgedc.tasks import Selection, load_examples
 from edgedc.workshop import workshop
 
-# The files beside its input that have a part in what a verb makes.
+# The files beside its input that have a part in what a verb makes, whose hashes are in the manifest's recipe as `read`.
 READ_TOO = {"train": ("held_out",), "export": ("calibrate", "prompts")}
 
 Values = dict[str, Any]  # what a verb is given, by the names of its parameters; see _verbs.values
@@ -26,8 +26,7 @@ Values = dict[str, Any]  # what a verb is given, by the names of its parameters;
 def is_made(verb: str, folder: Path, wanted: Values) -> bool:
     """Whether the folder's manifest says that this verb made it, of these inputs and with these settings.
 
-    A setting that the manifest does not record has no part in the result, nor has one of WITHOUT_EFFECT. Of the files
-    of READ_TOO, whose hashes are not kept, the time tells.
+    A setting that the manifest does not record has no part in the result, nor has one of WITHOUT_EFFECT.
     """
     if not (folder / MANIFEST).is_file():
         return False
@@ -37,14 +36,8 @@ def is_made(verb: str, folder: Path, wanted: Values) -> bool:
     without_effect = workshop("train.settings").WITHOUT_EFFECT if verb == "train" else ()
     known = (recorded.keys() & settings.keys()).difference(without_effect)
     same = bool(known) and all(recorded[name] == settings[name] for name in known)
-    read = [Path(wanted[name]) for name in READ_TOO.get(verb, ()) if wanted[name]]
-    return same and not _newer(read, folder) and _SAME_INPUT[verb](manifest, wanted)
-
-
-def _newer(files: Iterable[Path], folder: Path) -> bool:
-    """Whether one of them is younger than what was made, or gone."""
-    made = (folder / MANIFEST).stat().st_mtime
-    return any(not file.exists() or file.stat().st_mtime > made for file in files)
+    read = hashes_read({name: wanted[name] for name in READ_TOO.get(verb, ())})
+    return same and recorded.get("read", {}) == read and _SAME_INPUT[verb](manifest, wanted)
 
 
 def _same_rows(manifest: Manifest, wanted: Values) -> bool:

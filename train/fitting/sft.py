@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from edgedc.backends.cores import physical_cores
-from edgedc.bundle import CHAT_TEMPLATE, Manifest, write_manifest
+from edgedc.bundle import CHAT_TEMPLATE, Manifest, hashes_read, write_manifest
 from edgedc.decomposition import NOT_NEEDED
 from edgedc.errors import InputError
 from edgedc.files import check_replaceable, sha256_of, staged_folder, write_text
@@ -332,6 +332,7 @@ def _manifest(
 ) -> Manifest:
     essentials = ("rows", "held_out_rows", "steps", "kept", "tokens_per_s", "seconds", "peak_memory_bytes", "device")
     recipe = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(settings).items()}
+    read = hashes_read({"held_out": settings.held_out})
     whole = bool(settings.from_scratch) or settings.tuning == "full"
     return Manifest(
         kind="model" if whole else "adapter",
@@ -346,5 +347,5 @@ def _manifest(
         chat_template_sha256=sha256_of(stage / CHAT_TEMPLATE),
         parameters=base.parameters,
         data=(data,),
-        recipe=recipe | {"training": {name: record[name] for name in essentials}},
+        recipe=recipe | {"training": {name: record[name] for name in essentials}, "read": read},
     )
