@@ -8,7 +8,7 @@ import pytest
 
 from edgedc.bench.calibration import correlations, leave_one_out, predict
 from edgedc.bench.decompositions import Scored, score, summarise
-from edgedc.bench.evaluation import Answering, evaluate, row_key
+from edgedc.bench.evaluation import Answering, evaluate, row_key, rows_there
 from edgedc.bench.figures import figures_of, grade_of
 from edgedc.bench.published import find_published, published
 from edgedc.bench.quality_tables import graded
@@ -191,6 +191,15 @@ def test_a_solver_that_stays_down_ends_it() -> None:
     with pytest.raises(SolverUnreachable):
         evaluate([BASELINES[0]], task, examples, answering=Answering(flaky, "here"))
     assert flaky.calls == 5
+
+
+def test_failures_that_do_not_come_in_a_row_do_not_end_it_and_are_asked_again(tmp_path: Path) -> None:
+    examples, cot = [example(k) for k in range(12)], BASELINES[1]
+    answering = Answering(Flaky(["The answer is: 2"] * 6, {1, 3, 5, 7, 9, 11}), "here")
+    with RowWriter(tmp_path / "rows.jsonl") as writer:
+        rows = evaluate([cot], find_task("gsm8k"), examples, answering=answering, writer=writer)["cot"]
+        assert sum(bool(row["error"]) for row in rows) == 6
+        assert rows_there([cot], examples, answering, writer) == 6
 
 
 def test_f1_has_a_bootstrap_interval_and_shares_have_wilsons() -> None:
