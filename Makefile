@@ -91,8 +91,9 @@ model: $(INSTALLED)  ## make a decomposer from $(DATA), the model named default:
 		--hops-share 0.04 --microworld-share 0.04 --worked-share 0.03 --reworded-share 0.4 --document-share 0.15
 	test -d build/box || $(BIN)/edgedc train --recipe box build/middle.jsonl build/box
 	$(BIN)/python -m train.corpus build/check.jsonl --count 300 --seed 9 --hops-share 0.1 --microworld-share 0.1 --worked-share 0
-	$(BIN)/edgedc export --recipe box --prompts build/check.jsonl build/box edgedc/models/default
-	rm -rf edgedc/models/default-weights && cp -r build/box edgedc/models/default-weights
+	$(BIN)/edgedc export --recipe box --prompts build/check.jsonl build/box build/box-bundle
+	rm -rf edgedc/models/default edgedc/models/default-weights
+	cp -r build/box-bundle edgedc/models/default && cp -r build/box edgedc/models/default-weights
 	$(BIN)/python benchmarks/box_model.py --card --model edgedc/models/default --data $(DATA)
 
 clean:  ## remove .venv, caches and what was built
