@@ -95,7 +95,7 @@ def converted(model: Path) -> Iterator[LlamaCpp]:
 
 
 def write_model(
-    folder: Path, tokenizer: Tokenizer | Path, template: str | None = "{{ bos_token }}", **config: Any
+    folder: Path, tokenizer: Tokenizer | Path, template: str | None = "{{ bos_token }}{{ messages }}", **config: Any
 ) -> Path:
     """A model folder around a tokenizer; its weights are as small as can be, and its embedding has rows to spare."""
     folder.mkdir(exist_ok=True)
