@@ -97,8 +97,6 @@ def main() -> int:
         lines += model_lines(path, sets, options.threads)
     shown = ("set", "decomposer", "n", "ROUGE-L F1", "count", "right count", "exact", "copied", "repeated", "parsed")
     print(table([*shown, "s/question", "tokens/s", "peak MB"], [cells(line) for line in lines]))
-    if options.card:
-        write_card(options.model[0], lines)
     options.out.parent.mkdir(exist_ok=True)
     result = {
         "lines": [asdict(line) for line in lines],
@@ -109,13 +107,15 @@ def main() -> int:
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n")
+    if options.card:
+        write_card(options.model[0], lines)
     return 0
 
 
 def write_card(bundle: Path, lines: list[Line]) -> None:
     """The figures as a section of the bundle's card, in place of older ones; its hash in the manifest follows."""
     card = bundle / "README.md"
-    shown = ("questions", "decomposer", "n", "ROUGE-L F1", "subquestions", "right count", "copied numbers", "repeated")
+    titles = ("questions", "decomposer", "n", "ROUGE-L F1", "subquestions", "right count", "copied numbers", "repeated")
     rows = [
         [
             line.set,
@@ -132,7 +132,7 @@ def write_card(bundle: Path, lines: list[Line]) -> None:
     ]
     table = "\n".join(
         "| " + " | ".join("-" if cell is None else str(cell) for cell in row) + " |"
-        for row in [shown, ["---"] * len(shown), *rows]
+        for row in [titles, ["---"] * len(titles), *rows]
     )
     before, _, after = card.read_text("utf-8").partition(CARD)
     rest = after[after.index("\nMade by ") :] if "\nMade by " in after else before[before.index("\nMade by ") :]

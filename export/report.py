@@ -104,7 +104,7 @@ def model_card(manifest: Manifest, *, normalizes: bool = False) -> str:
     """
     formats = sorted({artifact.format for artifact in manifest.artifacts})
     front = ["---"]
-    if _is_hub_name(manifest.base):
+    if _is_hub_name(manifest.base) and not manifest.base_sha256:  # a folder's path may look like one
         front.append(f"base_model: {manifest.base}")
     if formats:
         front.append(f"library_name: {formats[0]}")

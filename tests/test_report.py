@@ -227,6 +227,7 @@ def test_the_card_has_front_matter_and_every_artifact_with_its_figures() -> None
     card = model_card(MANIFEST)
     front = card.split("---")[1].strip().splitlines()
     assert "base_model: HuggingFaceTB/SmolLM2-135M" in front
+    assert "base_model: " not in model_card(dataclasses.replace(MANIFEST, base="build/base", base_sha256="01" * 32))
     assert "library_name: gguf" in front
     assert "- onnx" in front
     rows = [line for line in card.splitlines() if line.startswith("| `")]
