@@ -67,7 +67,10 @@ def model_params(file_type: int = 0, *, gpu: bool = False) -> "llama_cpp.llama_m
         # Quantised weights are copied into an order that this CPU computes faster with. Read into it and not by way of
         # a mapping of the file, they are in memory once and not twice. (A mapping may lie in larger pages, and be some
         # percent faster for it; these weights are moved into such pages where a model goes on working.)
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+        if hasattr(llama_cpp, "LLAMA_LOAD_MODE_NONE"):
+            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+        else:  # before 0.3.35
+            params.use_mmap = False
     return params
 
 
