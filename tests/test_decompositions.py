@@ -1,6 +1,7 @@
 """The measures of decompositions, by hand, and on decompositions that were recorded."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 
 from edgedc.bench.decompositions import bootstrap, score, summarise
 from edgedc.bench.statistics import Estimate
+from edgedc.bundle import read_manifest
 from edgedc.decomposition import Decomposition, decomposition_of, parse
-from edgedc.files import read_rows
+from edgedc.files import read_rows, sha256_of
 
 ROOT = Path(__file__).parents[1]
 QUESTION = "A shop sells twelve pens for $3 each and 1,500 nails. How much does it earn?"
@@ -114,14 +116,29 @@ def test_recorded_decomposers_have_their_published_rouge(data_folder: Path, deco
     assert mean == pytest.approx(rouge, abs=0.0006)
 
 
+def box_model(*flags: object) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(ROOT / "benchmarks" / "box_model.py"), *map(str, flags)]
+    return subprocess.run(script, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True)
+
+
 def test_the_benchmark_tells_the_recorded_decomposers_apart(data_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "box.json"
-    script = [str(ROOT / "benchmarks" / "box_model.py"), "--data", str(data_folder), "--limit", "40", "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, *script], capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True
-    )
+    done = box_model("--data", data_folder, "--limit", 40, "--out", out)
     rouge = {line["decomposer"]: line["quality"]["rouge"]["value"] for line in json.loads(out.read_text())["lines"]}
     assert rouge.pop("(human)") == 1.0
     assert len(rouge) == 5
     assert max(rouge, key=rouge.__getitem__) == "ChatGPT (teacher)"
     assert all(name in done.stdout for name in rouge)
+
+
+def test_the_benchmark_writes_its_figures_into_the_card_once(
+    data_folder: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+    for _ in range(2):
+        box_model("--data", data_folder, "--limit", 1, "--out", tmp_path / "box.json", "--model", bundle, "--card")
+    card = (bundle / "README.md").read_text()
+    assert card.count("| gsm8k test | GPT-2 medium (355M) | 1 |") == 1
+    assert card.count("| strategyqa held out | ") == 2  # with the grammar and without
+    assert card.count("\nMade by edgedc ") == 1
+    assert read_manifest(bundle).files["README.md"] == sha256_of(bundle / "README.md")
