@@ -1,8 +1,9 @@
-"""What a measurement was made on: no host name, no user, no paths."""
+"""What a measurement was made on, without host name, user and paths; and how busy that is."""
 
 import os
 import platform
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,4 +48,22 @@ def _memory() -> int | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def busy_seconds(stat: Path, cpus: Collection[str] = ("cpu",), *, niced: bool = True) -> float | None:
+    """What programs of this system have used of these CPUs since boot, as /proc/stat has it; "cpu" is all together.
+
+    Waiting and what another virtual machine took are left out, and programs of a lower priority without `niced`. None
+    where the system does not say. Format: man 5 proc_stat.
+    """
+    try:
+        rows = [line.split() for line in stat.read_text("ascii").splitlines()]
+        found = [row for row in rows if row and row[0] in cpus]
+        ticks = 0
+        for _, *counts in found:
+            user, nice, system, _, _, irq, soft_irq = map(int, counts[:7])
+            ticks += user + system + irq + soft_irq + (nice if niced else 0)
+        return ticks / os.sysconf("SC_CLK_TCK") if found else None
+    except (OSError, ValueError, AttributeError):  # Windows has no sysconf
         return None

@@ -1,13 +1,15 @@
 """Costs and break-even, against figures worked out by hand."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edgedc.bench.cost import CostSettings, PerQuery, Question, break_even, compare, questions, sensitivity
+from edgedc.bench.energy import Energy
+from edgedc.bench.latency import Asked, Latency
 from edgedc.bench.metrics import Call, Record, Summary, summarise
 from edgedc.bench.pair import About, Results
 from edgedc.cli import cli
@@ -135,16 +137,8 @@ def test_a_system_whose_questions_all_failed_is_left_out():
 
 def test_the_verb_reads_files_and_says_never(tmp_path):
     put(tmp_path / "bench.json", REMOTE, LOCAL)
-    latency = [
-        {
-            "model": "mine",
-            "backend": "llamacpp",
-            "type": "q8_0",
-            "asked": [{}, {}],
-            "energy": {"gross": 14, "idle_watts": 2, "seconds": 2, "source": "RAPL"},
-        }
-    ]
-    (tmp_path / "latency.json").write_text(json.dumps(latency))
+    energy = Energy("RAPL", True, seconds=2, gross=14, idle_watts=2)
+    (tmp_path / "latency.json").write_text(json.dumps([metered("mine", "llamacpp", "q8_0", energy, questions=2)]))
     run = CliRunner().invoke(
         cli,
         [
@@ -165,15 +159,21 @@ def test_the_verb_reads_files_and_says_never(tmp_path):
     assert "never" in dear.output
 
 
-def metered(model: str, backend: str, kind: str, joules: float) -> dict[str, object]:
-    energy = {"gross": joules, "idle_watts": None, "seconds": 1, "source": f"RAPL of {model}"}
-    return {"model": model, "backend": backend, "type": kind, "asked": [{}], "energy": energy}
+def metered(model: str, backend: str, kind: str, energy: Energy, questions: int = 1) -> dict[str, object]:
+    """As `edgedc bench latency --output` writes it."""
+    asked = (Asked(30, 0, 20, 0.1, 0.01, 0.3),) * questions
+    one = Latency(model, "m.gguf", kind, 1, 1, backend, 1, 0.1, 0.1, 0.1, 1, (), asked, energy, (), this_machine())
+    return asdict(one)
+
+
+def rapl(model: str, joules: float) -> Energy:
+    return Energy(f"RAPL of {model}", True, seconds=1, gross=joules)
 
 
 def test_joules_are_those_of_the_model_that_was_compared(tmp_path):
     latency = tmp_path / "latency.json"
-    made = [metered("a", "llamacpp", "q8_0", 1), metered("b", "llamacpp", "q8_0", 2)]
-    latency.write_text(json.dumps([*made, metered("c", "transformers", "fp32", 3)]))
+    made = [metered("a", "llamacpp", "q8_0", rapl("a", 1)), metered("b", "llamacpp", "q8_0", rapl("b", 2))]
+    latency.write_text(json.dumps([*made, metered("c", "transformers", "fp32", rapl("c", 3))]))
     systems = ["remote", "local a llamacpp q8_0", "local b llamacpp q8_0", "local transformers"]
     found = joules_in(latency, systems)
     assert found == dict(zip(systems[1:], [(1, "RAPL of a"), (2, "RAPL of b"), (3, "RAPL of c")], strict=True))

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from click.testing import CliRunner
 
 from edgedc.bench.changes import changes, differences, read_bench, summary
 from edgedc.bench.cost import CostSettings, compare, questions
+from edgedc.bench.latency import Latency, Speed
 from edgedc.bench.metrics import Call, Record, summarise
 from edgedc.bench.pair import About, Results, results_from
 from edgedc.bench.report import render
+from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import InputError
 from edgedc.machine import this_machine
@@ -186,6 +189,28 @@ def test_compare_says_that_a_solver_is_simulated(tmp_path):
     assert "SIMULATED" in printed.output
     as_json = CliRunner().invoke(cli, ["compare", str(path), str(path), "--json"])
     assert json.loads(as_json.output)["simulated"] is True
+
+
+def test_speeds_and_memory_are_those_of_bench_latency_and_other_files_are_refused(tmp_path, bundle_folder):
+    manifest = read_manifest(bundle_folder)
+    artifact = manifest.artifacts[0]
+    speeds = (Speed("pp128", 128, 0, (1, 1), (700.0, 900.0), None), Speed("tg64", 0, 64, (1,), (23.0,), None))
+    about = (manifest.name, artifact.path, artifact.quantization, 1, 1, "llamacpp", 1, 0.1, 0.1, 0.1, 77_000_000)
+    made = asdict(Latency(*about, speeds, asked=(), energy=None, warnings=(), machine=this_machine()))
+    latency, html = tmp_path / "latency.json", tmp_path / "report.html"
+    report = ["bench", "report", str(put(tmp_path, "bench", 20)), str(html), "--latency", str(latency)]
+    latency.write_text(json.dumps([made]))
+    done = CliRunner().invoke(cli, [*report, "--bundle", str(bundle_folder)])
+    assert done.exit_code == 0, done.output
+    line = f"{manifest.name} {artifact.format} {artifact.quantization}"
+    [row] = [row for row in html.read_text().split("<tr>") if line in row]
+    assert re.findall(r">([^<>]+)</td>", row)[-3:] == ["800", "23", "77"]
+    html.unlink()
+    for rubbish in ({}, [1], [{"model": "a"}], [made | {"peak_bytes": None}], [made | {"speeds": [{}]}]):
+        latency.write_text(json.dumps(rubbish))
+        done = CliRunner().invoke(cli, [*report, "--bundle", str(bundle_folder)])
+        assert str(done.exception).startswith(f"{latency}: not what  edgedc bench latency --output  wrote (")
+        assert not html.exists()
 
 
 def test_compare_names_what_else_is_different_and_refuses_rubbish(tmp_path):

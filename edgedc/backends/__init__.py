@@ -230,9 +230,10 @@ def open_backend(
 
 def _choose_folder(path: Path, manifest: Manifest | None, engine: Engine | None, quantization: str | None) -> Choice:
     check_model_folder(path)
-    if engine in FORMAT or quantization:
+    format = engine and FORMAT.get(engine)
+    if format or quantization:
         raise InputError(
-            f"{path}: a model folder has no {quantization or engine} artifact; make one with  edgedc export"
+            f"{path}: a model folder has no {quantization or format} artifact; make one with  edgedc export"
         )
     if manifest is None:  # somebody else's model, which has not been trained to decompose
         name = path.resolve().name

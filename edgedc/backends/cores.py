@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgedc.machine import MAX_THREADS
+from edgedc.machine import MAX_THREADS, busy_seconds
 
 _EVERY = 0.1  # seconds that are looked back on, at least: the kernel counts in hundredths
 _GROUPS = Path("/sys/fs/cgroup")
@@ -88,21 +88,13 @@ class _Use:
 
 
 def _use(stat: Path = Path("/proc/stat")) -> _Use | None:
-    """From /proc/stat (man 5 proc_stat). Waiting, a hypervisor's share and niced programs keep nobody from a CPU."""
-    try:
-        lines = stat.read_text("ascii").splitlines()
-        cpus = {f"cpu{n}" for n in os.sched_getaffinity(0)}
-        tick = 1 / os.sysconf("SC_CLK_TCK")
-        niced = os.getpriority(os.PRIO_PROCESS, 0) > 0  # then others that are niced are as good as this process
-        ticks = 0
-        for line in lines:
-            name, *counts = line.split()
-            if name in cpus:
-                user, nice, system, _, _, irq, softirq = map(int, counts[:7])
-                ticks += user + system + irq + softirq + (nice if niced else 0)
-    except (OSError, ValueError, AttributeError):
+    """None where the system does not say."""
+    if not hasattr(os, "sched_getaffinity"):
         return None
-    return _Use(time.perf_counter(), ticks * tick, time.process_time(), len(cpus))
+    cpus = {f"cpu{n}" for n in os.sched_getaffinity(0)}
+    niced = os.getpriority(os.PRIO_PROCESS, 0) > 0  # then others that are niced are as good as this process
+    busy = busy_seconds(stat, cpus, niced=niced)
+    return None if busy is None else _Use(time.perf_counter(), busy, time.process_time(), len(cpus))
 
 
 # What happens while an engine is imported and its model loaded is what it begins with.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgedc.bench.energy import number_in, text_in
+from edgedc.machine import busy_seconds
 
 _OTHERS = 0.25  # cores that other programs may use before a person is told
 _HOT_C = 90.0
@@ -50,10 +51,10 @@ def watched(root: Path = Path("/")) -> Iterator[Conditions]:
     conditions = Conditions(
         _power(root), text_in(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None
     )
-    begun, busy, own = time.perf_counter(), _busy_s(root), _own_s()
+    begun, busy, own = time.perf_counter(), busy_seconds(root / "proc/stat"), _own_s()
     throttled, hottest = _throttled(root), _hottest(root)
     yield conditions
-    seconds, busy_after = time.perf_counter() - begun, _busy_s(root)
+    seconds, busy_after = time.perf_counter() - begun, busy_seconds(root / "proc/stat")
     if busy is not None and busy_after is not None:
         conditions.others = max(0.0, (busy_after - busy - (_own_s() - own)) / seconds)
     after = _throttled(root)
@@ -66,15 +67,6 @@ def _power(root: Path) -> Literal["mains", "battery"] | None:
     if any(text_in(s / "type") == "Battery" and text_in(s / "status") == "Discharging" for s in supplies):
         return "battery"
     return "mains" if any(text_in(s / "online") == "1" for s in supplies) else None
-
-
-def _busy_s(root: Path) -> float | None:
-    """Seconds of all cores, since boot, that were not idle nor taken by another virtual machine (proc(5))."""
-    fields = text_in(root / "proc/stat").partition("\n")[0].split()
-    if fields[:1] != ["cpu"] or len(fields) < 8:
-        return None
-    user, nice, system, _, _, irq, soft_irq = (int(field) for field in fields[1:8])
-    return (user + nice + system + irq + soft_irq) / os.sysconf("SC_CLK_TCK")
 
 
 def _own_s() -> float:

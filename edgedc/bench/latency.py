@@ -6,9 +6,9 @@ E2E to the last, ITL (last token - first) / (tokens - 1); the first question is 
 Each artifact runs in a process of its own, so that its peak of memory is its own. Every sample is kept.
 """
 
+import json
 import random
 import re
-import resource
 import statistics
 import sys
 import time
@@ -25,10 +25,12 @@ from edgedc.bench.energy import Energy, find_meter, idle_watts, metered, text_in
 from edgedc.bundle import now
 from edgedc.child import in_child
 from edgedc.errors import InputError
+from edgedc.files import read_text
 from edgedc.flags import flag
 from edgedc.machine import MAX_THREADS, Machine, this_machine
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE, decompose_messages
 from edgedc.tasks.microworld import problems
+from edgedc.typed import typed
 
 IDLE_S = 3.0
 _QUESTIONS = 64
@@ -128,6 +130,15 @@ class Latency:
                     "stddev_ts": speed.stddev_ts,
                 }
             )
+
+
+def read_latencies(path: Path) -> tuple[Latency, ...]:
+    """What `edgedc bench latency --output` wrote. Raises InputError for something else."""
+    try:
+        made: tuple[Latency, ...] = typed(json.loads(read_text(path)), tuple[Latency, ...])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not what  edgedc bench latency --output  wrote ({error})") from error
+    return made
 
 
 def measure(choice: Choice, settings: LatencySettings) -> Latency:
@@ -255,6 +266,8 @@ def _peak_bytes() -> int:
     """Resident, of this process alone: what Linux calls ru_maxrss begins with that of the process that started it."""
     if found := re.search(r"^VmHWM:\s*(\d+) kB", text_in(Path("/proc/self/status")), re.MULTILINE):  # proc(5)
         return int(found[1]) * 1024
+    import resource  # which Windows has not
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

@@ -5,7 +5,6 @@ of the file.
 """
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -13,6 +12,7 @@ from string import Template
 from typing import Any
 
 from edgedc.bench.cost import Comparison, CostSettings
+from edgedc.bench.latency import Latency
 from edgedc.bench.metrics import Record
 from edgedc.bench.pair import Results
 from edgedc.bench.screen import answers, notes_of, quality_and_speed, title, tokens_and_money, under_load, waits
@@ -31,7 +31,7 @@ def render(
     records: Sequence[Record],
     compared: Sequence[Comparison] = (),
     settings: CostSettings = _USUAL,
-    latency: Sequence[Mapping[str, Any]] = (),
+    latency: Sequence[Latency] = (),
     gates: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """The report's HTML.
@@ -108,8 +108,8 @@ def _cell(value: Any) -> str:
     return escape(f"{value:,}" if isinstance(value, int) else str(value))
 
 
-def _quantisations(gates: Mapping[str, Sequence[Mapping[str, Any]]], latency: Sequence[Mapping[str, Any]]) -> Section:
-    speeds = {(made["model"], made["artifact"]): made for made in latency}
+def _quantisations(gates: Mapping[str, Sequence[Mapping[str, Any]]], latency: Sequence[Latency]) -> Section:
+    speeds = {(made.model, made.artifact): made for made in latency}
     rows = []
     for bundle, artifacts in gates.items():
         for artifact in artifacts:
@@ -123,7 +123,7 @@ def _quantisations(gates: Mapping[str, Sequence[Mapping[str, Any]]], latency: Se
                     passed,
                     gate.get("kl"),
                     *(_speed(made, test) for test in ("pp", "tg")),
-                    f"{made['peak_bytes'] / 1e6:.0f}" if made else None,
+                    f"{made.peak_bytes / 1e6:.0f}" if made else None,
                 ]
             )
     headers = ["artifact", "MB", "gate", "KL", "prompt\ntokens/s", "generation\ntokens/s", "peak\nMB"]
@@ -131,9 +131,9 @@ def _quantisations(gates: Mapping[str, Sequence[Mapping[str, Any]]], latency: Se
     return "Quantisations", _table(headers, rows) + f'<p class="source">{said}</p>'
 
 
-def _speed(made: Mapping[str, Any] | None, test: str) -> float | None:
-    found = [speed for speed in made["speeds"] if speed["test"].startswith(test)] if made else []
-    return statistics.fmean(found[0]["samples_ts"]) if found else None
+def _speed(made: Latency | None, test: str) -> float | None:
+    found = [speed for speed in made.speeds if speed.test.startswith(test) and speed.samples_ts] if made else []
+    return found[0].avg_ts if found else None
 
 
 def _sources(results: Results, compared: Sequence[Comparison], settings: CostSettings) -> Section:

@@ -4,16 +4,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgedc.bench.cost import Comparison, CostSettings, Question, check, compare, questions, sensitivity
+from edgedc.bench.latency import read_latencies
 from edgedc.bench.metrics import Summary
 from edgedc.bench.pair import results_from
 from edgedc.bench.table import Cell, table
 from edgedc.errors import InputError
-from edgedc.files import read_object, read_text
+from edgedc.files import read_object
 from edgedc.flags import flags
 
 _MEDIAN = "the median, as these results have no mean; what follows from them leaves out a long tail"
@@ -68,7 +68,8 @@ def joules_in(latency: Path, systems: Sequence[str]) -> dict[str, tuple[float, s
 
     Raises InputError where the file measured several models that a system's name fits.
     """
-    found = {system: [one for one in _metered(latency) if _fits(system, one)] for system in systems}
+    metered = _metered(latency)
+    found = {system: [one for one in metered if _fits(system, one)] for system in systems}
     if several := next((system for system, made in found.items() if len(made) > 1), None):
         models = " and ".join(model for model, *_ in found[several])
         raise InputError(f"{latency}: both {models} may be {several!r}: measure the one that was compared alone")
@@ -83,26 +84,17 @@ def _fits(system: str, metered: tuple[str, str, float, str]) -> bool:
 
 def _metered(latency: Path) -> list[tuple[str, str, float, str]]:
     """Model, engine and quantization, joules of a decomposition, and their source, of each that has them."""
-    try:
-        measured: list[dict[str, Any]] = json.loads(read_text(latency))
-        return [
-            (
-                made["model"],
-                # a model folder is no quantization
-                made["backend"] if made["backend"] == "transformers" else f"{made['backend']} {made['type']}",
-                _used(made["energy"]) / len(made["asked"]),
-                made["energy"]["source"],
-            )
-            for made in measured
-            if made["energy"]
-        ]
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise InputError(f"{latency}: not what  edgedc bench latency --output  wrote ({error!r})") from error
-
-
-def _used(energy: dict[str, Any]) -> float:
-    gross, idle = float(energy["gross"]), energy["idle_watts"]
-    return gross if idle is None else max(0.0, gross - idle * float(energy["seconds"]))
+    return [
+        (
+            made.model,
+            # a model folder is no quantization
+            made.backend if made.backend == "transformers" else f"{made.backend} {made.type}",
+            (energy.gross if energy.net is None else energy.net) / len(made.asked),
+            energy.source,
+        )
+        for made in read_latencies(latency)
+        if made.asked and (energy := made.energy)
+    ]
 
 
 def _comparisons(compared: list[Comparison]) -> str:

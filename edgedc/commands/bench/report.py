@@ -1,21 +1,20 @@
 """edgedc bench report: the results of a bench as one HTML file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgedc.bench.cost import CostSettings, check, compare, questions
+from edgedc.bench.latency import read_latencies
 from edgedc.bench.pair import Results, records_of, results_from
 from edgedc.bench.report import render
 from edgedc.bundle import read_manifest
 from edgedc.catalogue import find_model
 from edgedc.commands.bench.cost import joules_in
 from edgedc.errors import InputError
-from edgedc.files import read_object, read_text, write_text
+from edgedc.files import read_object, write_text
 from edgedc.flags import flags
 
 
@@ -56,7 +55,7 @@ def write_report(
         found = questions(results.systems, joules)
     except InputError:
         found = []  # nothing to compare: the report shows the rest
-    measured: list[dict[str, Any]] = json.loads(read_text(latency)) if latency else []
+    measured = read_latencies(latency) if latency else ()
     gates = {}
     for bundle in bundles:
         manifest = read_manifest(bundle)
