@@ -244,11 +244,12 @@ def check_model_folder(folder: Path) -> None:
     for name in _CONFIGS:
         if (folder / name).is_file():
             _refuse_code(folder / name)
-    _refuse_uncounted_layers(folder)
+    check_layers(folder)
 
 
-def _refuse_uncounted_layers(folder: Path) -> None:
-    """transformers leaves layers beyond num_hidden_layers out without a word, and what it runs is another model.
+def check_layers(folder: Path) -> None:
+    """Raises InputError where the weights have layers beyond num_hidden_layers: transformers leaves them out without a
+    word, and what it runs is another model.
 
     Layers that predict further tokens (DeepSeek's, GLM's) stand behind the others, and are left out on purpose.
     """

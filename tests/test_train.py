@@ -559,6 +559,17 @@ def test_a_base_from_the_hub_is_known_by_its_revision(model_folder, rows, tmp_pa
     assert read_manifest(made).base_revision == COMMITS[1]
 
 
+def test_a_base_from_the_hub_has_no_layers_that_its_config_does_not_count(model_folder, rows, tmp_path, hub):
+    deep = shutil.copytree(model_folder, tmp_path / "deep")
+    _config(num_hidden_layers=1)(deep)
+    hub(model_folder, COMMITS[0])
+    hub(deep, COMMITS[1])
+    said = rf"{COMMITS[1]}: config\.json has num_hidden_layers 1, and the weights model\.layers\.1\..* left out"
+    with pytest.raises(InputError, match=said):
+        train(rows, tmp_path / "out", dataclasses.replace(QUICK, from_scratch=None, base="owner/name"), print)
+    load_base("owner/name", COMMITS[0])
+
+
 def test_an_adapter_is_merged_onto_the_revision_that_it_was_trained_on(model_folder, rows, tmp_path, hub, monkeypatch):
     def asked(*given):
         raise AssertionError(f"the hub was asked: {given}")

@@ -16,11 +16,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import cached_file, is_flash_attn_2_available
 
 from edgedc.adapter import base_sha256
 from edgedc.backends.chat import check_heard
-from edgedc.bundle import check_model_folder
+from edgedc.bundle import check_layers, check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
 from edgedc.files import read_object, sha256_of
@@ -115,6 +115,13 @@ def find_base(name: str) -> tuple[str, str]:
     raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or a name in  edgedc models")
 
 
+def files_of(name: str, revision: str = "") -> Path:
+    """The folder with the files of a base that was loaded: its own, or that of a revision in the hub's cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    return Path(str(cached_file(name, "config.json", revision=revision or None, local_files_only=True))).parent
+
+
 def load_base(
     name: str,
     revision: str = "",
@@ -145,6 +152,8 @@ def load_base(
         raise InputError(f"{which}: cannot be loaded as a base model: {reason}{_quoted(Path(name))}") from error
     if read["missing_keys"]:  # transformers would draw them by lot
         raise InputError(f"{which}: its weights lack {min(read['missing_keys'])}: copy or download the model again")
+    if not Path(name).is_dir():  # `find_base` has looked into a folder
+        check_layers(files_of(name, getattr(model.config, "_commit_hash", None) or ""))
     if quantised and model.device.type == "cpu":
         _settle_on_cpu(model)
     if not tokenizer.chat_template:
