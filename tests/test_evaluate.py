@@ -127,6 +127,12 @@ def test_a_model_at_hand_is_a_decomposer_by_its_name(evaluate, bundle_folder):
     assert evaluate("--decomposer", "yours", "--limit", 2)[0] == 2
 
 
+@pytest.mark.parametrize("name", ["gold", "remote"])
+def test_a_folder_that_is_called_like_a_decomposer_is_not_taken_for_it(evaluate, tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert evaluate("--decomposer", name, *SIMULATED, "--limit", 1)[0] == 0
+
+
 def test_rows_of_a_replay_at_another_pace_are_not_its_seconds(evaluate):
     evaluate("--decomposer", "cot", *SIMULATED, "--limit", 2, "--record", "calls.jsonl")
     again = ("--decomposer", "cot", "--split", "test", "--limit", 2, "--replay", "calls.jsonl", "--output", "r.jsonl")

@@ -21,7 +21,8 @@ NAMES = ("local", "remote", "gold", *_ALONE)
 
 
 def _is_model(name: str) -> bool:
-    return name == "local" or Path(name).is_dir() or (name not in NAMES and find_model(Path(name)).is_dir())
+    """A name that means something here means no folder that happens to be called so."""
+    return name == "local" or (name not in NAMES and find_model(Path(name)).is_dir())
 
 
 class Decomposers:
