@@ -112,7 +112,7 @@ def test_programs_of_a_lower_priority_count_for_one_of_their_own_only(
         ("0::/users/a", {"users/a/cpu.max": "max 100000", "users/cpu.max": "200000 100000"}, [2.0]),
         ("4:cpu,cpuacct:/docker/1", {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, [0.5]),
         ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, []),
-        ("5:cpuset:/\n0::/", {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"}, []),
+        ("5:cpuset:/\n0::/", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, []),
         ("0::/", {"cpu.max": "rubbish"}, []),
     ],
 )  # fmt: skip
@@ -123,6 +123,7 @@ def test_a_containers_share_of_the_cores(tmp_path: Path, own: str, files: dict[s
         (groups / name).write_text(text)
     (tmp_path / "own").write_text(own + "\n")
     assert list(_limits(groups, tmp_path / "own")) == limits
+    assert list(_limits(groups, tmp_path / "absent")) == []
 
 
 def test_hyperthreads_count_once_and_small_cores_not_at_all(tmp_path: Path) -> None:
@@ -132,14 +133,19 @@ def test_hyperthreads_count_once_and_small_cores_not_at_all(tmp_path: Path) -> N
         topology.mkdir(parents=True)
         (topology / "thread_siblings_list").write_text(siblings + "\n")
     assert cores._linux_cores(set(pairs), tmp_path) == 8
+    assert cores._linux_cores({20, 21}, tmp_path) == 2  # of which the system says nothing
     (tmp_path / "cpu_core").mkdir()
+    (tmp_path / "cpu_core" / "cpus").write_text("\n")
+    assert cores._linux_cores(set(pairs), tmp_path) == 8
     (tmp_path / "cpu_core" / "cpus").write_text("0-3,9\n")
     assert cores._linux_cores(set(pairs), tmp_path) == 3
     assert cores._linux_cores({1, 3, 4}, tmp_path) == 2
     assert cores._linux_cores({5, 6}, tmp_path) == 2  # bound to the small ones
 
 
-@pytest.mark.parametrize(("said", "most"), [({"hw.perflevel0.physicalcpu": 8}, 8), ({"hw.physicalcpu": 4}, 4)])
+@pytest.mark.parametrize(
+    ("said", "most"), [({"hw.perflevel0.physicalcpu": 8}, 8), ({"hw.physicalcpu": 4}, 4), ({}, 12)]
+)
 def test_on_a_mac_it_is_the_performance_cores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: dict[str, int], most: int
 ) -> None:
@@ -149,7 +155,18 @@ def test_on_a_mac_it_is_the_performance_cores(
     sysctl.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
     assert physical_cores() == most
+
+
+@pytest.mark.parametrize(("cpus", "most"), [(8, 4), (1, 1), (None, 1)])
+def test_where_programs_are_not_bound_to_cores_it_is_half_of_the_cpus(
+    monkeypatch: pytest.MonkeyPatch, cpus: int | None, most: int
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+    assert (physical_cores(), _use()) == (most, None)
 
 
 @pytest.mark.parametrize(("quota", "most"), [(0.5, 1), (1.0, 1), (1.5, 2)])

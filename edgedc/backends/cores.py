@@ -25,7 +25,7 @@ def physical_cores() -> int:
         return _apple_cores()
     if not hasattr(os, "sched_getaffinity"):
         return max(1, (os.cpu_count() or 2) // 2)
-    return max(1, math.ceil(min(_linux_cores(os.sched_getaffinity(0)), _quota(), MAX_THREADS)))
+    return math.ceil(min(_linux_cores(os.sched_getaffinity(0)), _quota(), MAX_THREADS))
 
 
 def _linux_cores(cpus: set[int], devices: Path = Path("/sys/devices")) -> int:
