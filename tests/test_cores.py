@@ -109,7 +109,7 @@ def test_programs_of_a_lower_priority_count_for_one_of_their_own_only(
     [
         ("0::/", {"cpu.max": "150000 100000\n"}, [1.5]),  # in a container
         ("0::/", {"cpu.max": "max 100000\n"}, []),
-        ("0::/users/a", {"users/a/cpu.max": "max 100000", "users/cpu.max": "200000 100000"}, [2.0]),
+        ("0::/users/a:b", {"users/a:b/cpu.max": "max 100000", "users/cpu.max": "200000 100000"}, [2.0]),
         ("4:cpu,cpuacct:/docker/1", {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, [0.5]),
         ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, []),
         ("5:cpuset:/\n0::/", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, []),

@@ -229,6 +229,19 @@ def test_a_refused_port_and_an_unknown_host_are_unreachable() -> None:
         assert (caught.value.doubtful, caught.value.bytes_sent) == (0, 0)
 
 
+def test_a_search_for_a_name_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(20) and [])
+    began = time.monotonic()
+    with (
+        solver_at("http://solver.example/v1", connect_s=0.1, timeout_s=10) as solver,
+        pytest.raises(SolverTimeout, match=r"no connection within 0\.1 s"),
+    ):
+        solver.solve(ASKED, max_tokens=10)
+    over.set()
+    assert time.monotonic() - began < 5
+
+
 def test_a_proxy_or_a_tls_handshake_that_fails_lets_nothing_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy takes the connection and is silent; then it is no TLS that answers."""
     budget = Budget(1.0, PRICE)
