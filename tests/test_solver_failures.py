@@ -136,6 +136,7 @@ def test_the_servers_message_is_cut_and_made_printable() -> None:
         (sse(delta(content="The ans"), "[DONE]"), SolverReply, "no finish_reason"),
         (sse(delta(content="The answer is: 7"))[:-20], SolverUnreachable, "in the middle"),
         (GOOD[:20], SolverUnreachable, "before the reply"),
+        (GOOD[: GOOD.index(b"\r\n\r\n") + 4], SolverUnreachable, "before the reply"),
     ],
 )
 def test_what_is_not_a_whole_reply_is_an_error_and_not_an_answer(
@@ -229,12 +230,15 @@ def test_a_refused_port_and_an_unknown_host_are_unreachable() -> None:
         assert (caught.value.doubtful, caught.value.bytes_sent) == (0, 0)
 
 
-def test_a_search_for_a_name_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limits", [{"connect_s": 0.1, "timeout_s": 10}, {"connect_s": 10, "timeout_s": 0.1}])
+def test_a_search_for_a_name_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]
+) -> None:
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(20) and [])
     began = time.monotonic()
     with (
-        solver_at("http://solver.example/v1", connect_s=0.1, timeout_s=10) as solver,
+        solver_at("http://solver.example/v1", **limits) as solver,
         pytest.raises(SolverTimeout, match=r"no connection within 0\.1 s"),
     ):
         solver.solve(ASKED, max_tokens=10)
