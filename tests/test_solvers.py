@@ -15,6 +15,7 @@ from wire import ASKED, GOOD, KEY, PRICE, USAGE, WORST, delta, error, http, serv
 
 from edgedc.errors import SolverError
 from edgedc.ledger import Budget
+from edgedc.solvers import SIMULATED
 from edgedc.solvers.openai import open_solver
 from edgedc.solvers.speech import Speech
 from edgedc.usage import Usage
@@ -90,6 +91,16 @@ def test_a_server_that_does_not_stream_is_understood() -> None:
     with server(http("200 OK", "application/json", body)) as made, solver_at(made.url) as solver:
         reply = solver.solve(ASKED, max_tokens=10)
     assert (reply.text, reply.usage.source, reply.first_token_s) == ("7", "server", None)
+
+
+def test_a_server_that_has_said_that_it_is_a_simulation_stays_one() -> None:
+    body = b'{"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}]}'
+    said = http("200 OK", "Application/JSON; charset=utf-8", body, f"{SIMULATED}: true")
+    with server(said, GOOD) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "7"
+        assert solver.simulated
+        solver.solve(ASKED, max_tokens=10)
+        assert solver.simulated
 
 
 @pytest.mark.parametrize(
