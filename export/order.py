@@ -71,9 +71,10 @@ def check_order(model: Path, order: Order) -> None:
         for package in PACKAGES[use]:
             _need(package, package)
     if "gguf" in order.formats:
-        if order.calibrate and order.max_drop is None and set(order.types) <= set(UNQUANTIZED):
+        types = order.types  # raises what is wrong with them
+        if order.calibrate and order.max_drop is None and set(types) <= set(UNQUANTIZED):
             raise InputError(
-                f"--calibrate fits quantised types, and {', '.join(order.types)} is none: leave it out, or name one "
+                f"--calibrate fits quantised types, and {', '.join(types)} is none: leave it out, or name one "
                 "with --quantization"
             )
     elif order.calibrate or order.max_drop is not None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edgedc.backends.chat import ChatTemplate, raw_prompts, special_tokens
-from edgedc.bundle import Artifact, Manifest, hashes_read, write_manifest
+from edgedc.bundle import Artifact, Manifest, check_model_folder, hashes_read, write_manifest
 from edgedc.errors import InputError
 from edgedc.files import scratch_folder, staged_folder
 
@@ -22,6 +22,7 @@ from .gguf.imatrix import Importance, importance
 from .gguf.llama_cpp import find_converter
 from .gguf.quantize import UNQUANTIZED
 from .gguf.tensors import read_tensors
+from .gguf.to_gguf import read_model
 from .gguf.vocab import read_chat_template
 from .model.adapter import with_adapter
 from .model.families import is_known, read_architecture
@@ -33,6 +34,7 @@ from .room import check_room, needed_bytes
 from .staging import (
     alone,
     bundle_manifest,
+    check_tokenizer,
     kept_artifacts,
     link_all,
     with_artifacts,
@@ -80,15 +82,11 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         if order.adapter:
             whole = stack.enter_context(over_base(model, order.adapter))
         manifest = bundle_manifest(whole, model.resolve().name, order.adapter)
-        check_order(whole, order)
-        prompts = prompts_for(manifest, order.prompts) if order.gated else []
+        weights, prompts, calibration = _prepared(whole, manifest, order, say)
         read = hashes_read({"prompts": order.prompts, "calibrate": order.calibrate})
         manifest = dataclasses.replace(manifest, recipe=manifest.recipe | {"export": order.recipe | {"read": read}})
-        calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
-        weights = _weights(whole, manifest.name, order, say)
         dtype = reference_dtype(whole, available_memory(), say) if order.compares else "float32"
         check_room(out, needed_bytes(order, weights.sources, sum(prompt.generate for prompt in prompts)))
-        check_length(whole, _chat(whole, manifest), [*prompts, *calibration], manifest.context_length)
         stack.enter_context(alone(out))
         kept = kept_artifacts(out, manifest, say)
         stage = stack.enter_context(staged_folder(out))
@@ -100,6 +98,25 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         manifest = finish(stage, with_artifacts(manifest, [*without_replaced(stage, kept, made), *made]))
         write_manifest(stage, manifest)
     return manifest, made
+
+
+def check(model: Path, manifest: Manifest, order: Order, say: Say) -> None:
+    """Raises what `ship` would, whatever the weights are: of the config, tokenizer, template, and of questions."""
+    check_model_folder(model)
+    check_tokenizer(model)
+    _prepared(model, manifest, order, say)
+    if "gguf" in order.formats and is_known(model):
+        read_model(model)
+
+
+def _prepared(model: Path, manifest: Manifest, order: Order, say: Say) -> tuple[Weights, list[Prompt], list[Prompt]]:
+    """What is exported, what it is compared on and what it is calibrated on."""
+    check_order(model, order)
+    prompts = prompts_for(manifest, order.prompts) if order.gated else []
+    calibration = [p for p in prompts_for(manifest, order.calibrate) if p.generate] if order.calibrate else []
+    weights = _weights(model, manifest.name, order, say)
+    check_length(model, _chat(model, manifest), [*prompts, *calibration], manifest.context_length)
+    return weights, prompts, calibration
 
 
 def _weights(model: Path, name: str, order: Order, say: Say) -> Weights:

@@ -41,8 +41,7 @@ def bundle_manifest(model: Path, name: str, adapter: Path | None) -> Manifest:
             raise InputError(
                 f"{model}: its chat template is not the one it was trained with; restore it or merge again"
             )
-    if not (model / "tokenizer.json").is_file():
-        raise InputError(f"{model}: no tokenizer.json; save the tokenizer with save_pretrained of a fast tokenizer")
+    check_tokenizer(model)
     context = choice.manifest.context_length or read_object(model / "config.json").get("max_position_embeddings")
     if not isinstance(context, int) or context < 1:
         raise InputError(f"{model / 'config.json'}: no max_position_embeddings, so the context's length is not known")
@@ -59,6 +58,11 @@ def bundle_manifest(model: Path, name: str, adapter: Path | None) -> Manifest:
         created=now(),
         edgedc=__version__,
     )
+
+
+def check_tokenizer(model: Path) -> None:
+    if not (model / "tokenizer.json").is_file():
+        raise InputError(f"{model}: no tokenizer.json; save the tokenizer with save_pretrained of a fast tokenizer")
 
 
 def kept_artifacts(out: Path, manifest: Manifest, say: Callable[[str], None]) -> list[Artifact]:

@@ -1,6 +1,7 @@
 """`edgedc distill`: the whole chain by a recipe; stopped and run again, it ends where an undisturbed run does."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -8,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import write_rows
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from edgedc import cli
 from edgedc.bundle import read_manifest, write_manifest
@@ -241,6 +245,15 @@ def test_an_artifact_that_failed_its_gate_is_told_again(copy: tuple[Path, Path])
         (('"f16"', '"q4_k_m"\ncalibrate = "nowhere.jsonl"'), "nowhere.jsonl: cannot be read"),
         (('quantization = "f16"', 'format = "onnx"\nprecision = "int3"'), "int3"),
         (("gate = false", 'max_drop = "1%"'), "leave out --no-gate and --quantization"),
+        (("lora_rank = 4", "num_processes = 0"), "--num-processes 0: must be at least 1"),
+        (("lora_rank = 4", "fsdp = true"), "--fsdp divides a model between processes"),
+        (("lora_rank = 4", "lora_rank = 257"), "--lora-rank 257: must be at most 256, the width of the base"),
+        (("lora_rank = 4", "validation = 16"), "--validation 16: of 16 questions that leaves nothing to train on"),
+        (
+            ("lora_rank = 4", "max_length = 10"),
+            r"microworld:1 \(train-0-1\): has \d+ tokens, more than --max-length 10",
+        ),
+        (('"f16"', '"f16"\nllama_cpp = "nowhere"'), "--llama-cpp nowhere: not needed"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_made(tmp_path: Path, change: tuple[str, str], said: str) -> None:
@@ -248,6 +261,67 @@ def test_what_is_wrong_is_said_before_anything_is_made(tmp_path: Path, change: t
     with pytest.raises(InputError, match=said):
         distill(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def config(name: str, **changes: object) -> Callable[[Path], None]:
+    """A change of a JSON file of a model's folder."""
+
+    def change(base: Path) -> None:
+        (base / name).write_text(json.dumps(json.loads((base / name).read_text()) | changes))
+
+    return change
+
+
+def template(text: str) -> Callable[[Path], object]:
+    return lambda base: (base / "chat_template.jinja").write_text(text)
+
+
+def with_more_tokens(base: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|system|>", "<|tool|>"]})
+    tokenizer.save_pretrained(base)
+
+
+def without_a_tensor(base: Path) -> None:
+    stored = load_file(base / "model.safetensors")
+    del stored["model.layers.1.mlp.up_proj.weight"]
+    save_file(stored, base / "model.safetensors", {"format": "pt"})
+
+
+BAD_BASES: list[tuple[Callable[[Path], object], str]] = [
+    (template("<|user|>\nhello<|end|>"), "base: the chat template writes the same whatever is asked"),
+    (template("{% for"), r"microworld:1 \(train-0-1\): the base's chat template does not take it: unexpected"),
+    (template("{{ raise_exception('no roles') }}"), "the base's chat template does not take it: no roles"),
+    (template(""), "base: its tokenizer has no chat template"),
+    (config("tokenizer_config.json", eos_token=None), "base: its tokenizer has no eos_token"),
+    (config("config.json", num_hidden_layers=1), "base: config.json has num_hidden_layers 1, and the weights"),
+    (config("config.json", hidden_size=64), "base: cannot be loaded as a base model: .*mismatch"),
+    (config("config.json", hidden_act="gelu"), r"/base/config.json: hidden_act 'gelu' has no equal in llama.cpp's"),
+    (config("config.json", auto_map={"AutoModel": "x.M"}), r"/base/config.json: 'auto_map' names code to run"),
+    (without_a_tensor, "base: its weights lack model.layers.1.mlp.up_proj.weight"),
+    (with_more_tokens, r"/base/tokenizer.json: token 179\d has no embedding: the model has 1792"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD_BASES)
+def test_what_is_wrong_with_the_base_is_said_before_anything_is_made(
+    tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    base = Path(shutil.copytree(find_weights(Path("demo-base")), tmp_path / "base"))
+    change(base)
+    recipe = write(tmp_path / "r.toml", SMALL.replace("[train]", f'[train]\nbase = "{base}"'))
+    with pytest.raises(InputError, match=said):
+        distill(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_is_taken_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    recipe, mine = write(tmp_path / "r.toml", SMALL), tmp_path / "out" / "student"
+    mine.mkdir(parents=True)
+    write(mine / "essay.txt", "mine")
+    with pytest.raises(InputError, match="student: exists and was not made by edgedc"):
+        distill(recipe, tmp_path / "out")
+    assert made_in(tmp_path / "out") == {"student"}
 
 
 def killed_and_finished(recipe: Path, out: Path, delays: list[float]) -> int:

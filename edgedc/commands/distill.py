@@ -4,17 +4,19 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from edgedc.bench.table import table
-from edgedc.bundle import read_manifest
+from edgedc.bundle import Manifest, read_manifest
 from edgedc.commands._made import Values, keys_of, make, settings_of
 from edgedc.commands._say import say
 from edgedc.commands._verbs import run, values
-from edgedc.errors import GateError, InputError
-from edgedc.files import beside, read_rows
+from edgedc.errors import EdgedcError, GateError, InputError
+from edgedc.files import beside, check_replaceable, read_rows
 from edgedc.flags import flags
 from edgedc.recipes import Recipe, find_recipe
 from edgedc.tasks import Selection, load_examples, read_examples
@@ -103,36 +105,72 @@ def _check(steps: list[Step]) -> None:
     if "screen" in given:
         screen = workshop("train.teaching.screen")
         screen.find_job(settings_of(screen.ScreenSettings, given["screen"]))
-    sft = workshop("train.fitting.sft")
-    sft.check(settings_of(workshop("train.settings").TrainSettings, given["train"]))
-    base, _ = sft.find_base(given["train"]["base"])
-    _check_export(Path(base), given["export"])
-    for asked in ((given.get("merge") or {}).get("prompts"), given["export"]["prompts"], given["export"]["calibrate"]):
+    sft, train = workshop("train.fitting.sft"), settings_of(workshop("train.settings").TrainSettings, given["train"])
+    workshop("train.fitting.launch").check(train)
+    sft.check(train)
+    base = Path(sft.find_base(train.base)[0])
+    order = _order(given["export"])
+    prompts = [(given.get("merge") or {}).get("prompts"), order.prompts, order.calibrate]
+    read = [Path(path) for path in (base, train.held_out, *prompts) if path]
+    for step in steps:
+        if step.verb not in ROWS:
+            check_replaceable(step.made, *read)
+    questions = settings_of(Selection, given["teach"])
+    pairs = _check_leaks(questions, train)
+    if train.from_scratch:
+        workshop("export.order").check_order(base, order)  # by the default base, whose shape is like the student's
+    else:
+        _check_student(Path(questions.data or questions.task), pairs, train, order, steps[0].made)
+    for asked in prompts:
         if asked and Path(asked) != steps[0].made:
             load_examples(Selection(task="jsonl", data=str(asked)))
-    _check_leaks(settings_of(Selection, given["teach"]), given["train"])
 
 
-def _check_export(base: Path, given: Values) -> None:
-    """By the base, which the student has the shape of; one that is still on the hub says nothing yet."""
-    module = workshop("export.order")
-    order = dataclasses.replace(
-        settings_of(module.Order, given),
+def _order(given: Values) -> Any:
+    return dataclasses.replace(
+        settings_of(workshop("export.order").Order, given),
         quantizations=",".join(given["quantizations"]) or None,
         precisions=",".join(given["precisions"]),
         max_drop=given["max_drop"] and workshop("export.gate.candidates").parse_drop(given["max_drop"]),
     )
-    if order.types and (base.is_dir() or "onnx" not in order.formats):  # the types raise what is wrong with them
-        module.check_order(base, order)
 
 
-def _check_leaks(selection: Selection, train: Values) -> None:
-    """As  edgedc train  does with the rows that come of these questions."""
-    leaks, pair = workshop("train.sets.leaks"), workshop("train.sets.pairs").Pair
-    tests = leaks.held_out_in([train["held_out"]] if train["held_out"] else [])
-    asked = enumerate(read_examples(selection), start=1)
-    pairs = [pair(e.id, e.question, e.premise, [], "", line=line, split=e.split) for line, e in asked]
-    leaks.check_leaks(selection.data or selection.task, pairs, tests, exclude=train["exclude_leaks"])
+def _check_leaks(selection: Selection, train: Any) -> list[Any]:
+    """As  edgedc train  does with the rows that come of these questions; the pairs of those that it learns from."""
+    leaks, untaught = workshop("train.sets.leaks"), workshop("train.sets.pairs").untaught
+    tests = leaks.held_out_in([train.held_out] if train.held_out else [])
+    how = (train.method, train.prompt_style, train.max_subquestions)
+    pairs = [untaught(example, line, *how) for line, example in enumerate(read_examples(selection), start=1)]
+    kept: list[Any] = leaks.check_leaks(selection.data or selection.task, pairs, tests, exclude=train.exclude_leaks)[0]
+    return kept
+
+
+def _check_student(data: Path, pairs: list[Any], train: Any, order: Any, rows: Path) -> None:
+    """What train and export would say of the base, which the student will be like in all but the weights."""
+    with TemporaryDirectory(prefix="edgedc-") as scratch:
+        student = Path(scratch)
+        context = workshop("train.fitting.sft").check_untaught(data, pairs, train, student)
+        asked = student / "questions.jsonl"  # for the rows that are not there yet
+        asked.write_text("".join(json.dumps({"question": p.question, "premise": p.premise}) + "\n" for p in pairs))
+        files = {name: asked for name in ("prompts", "calibrate") if getattr(order, name) == rows}
+        manifest = Manifest(
+            kind="model",
+            name="student",
+            base=train.base,
+            method=train.method,
+            prompt_style=train.prompt_style,
+            max_subquestions=train.max_subquestions,
+            context_length=context,
+        )
+        try:
+            workshop("export.ship").check(student, manifest, dataclasses.replace(order, **files), _note)
+        except EdgedcError as error:
+            error.args = (str(error).replace(scratch, train.base),)
+            raise
+
+
+def _note(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _check_method(method: str, *, screened: bool) -> None:

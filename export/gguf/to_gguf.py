@@ -82,11 +82,8 @@ def to_gguf(model: Path, out: Path, name: str, kind: Kind = "f16", tensors: Mapp
     missing, left over or of the wrong shape, and when a value is not finite or beyond `kind`; EdgedcError when the
     disk has no room.
     """
-    architecture = read_architecture(model)
+    architecture, vocab = read_model(model)
     placed = list(place(architecture, open_weights(model) if tensors is None else tensors, model, kind))
-    vocab = read_vocab(model, architecture.vocab_size)
-    if len(vocab.ends) > 3:
-        raise InputError(f"{model}: {len(vocab.ends)} tokens end a reply; GGUF has room for 3")
     _check_room(out, placed, model, architecture)
     with beside(out) as path, contextlib.closing(GGUFWriter(path, architecture.name)) as writer:
         _describe(writer, architecture, name, kind)
@@ -104,6 +101,15 @@ def to_gguf(model: Path, out: Path, name: str, kind: Kind = "f16", tensors: Mapp
             writer.write_tensor_data(values)
         for tensor in placed:
             writer.write_tensor_data(tensor.read())
+
+
+def read_model(model: Path) -> tuple[Architecture, Vocab]:
+    """All of a GGUF but its tensors. Raises InputError as `to_gguf` does; reads no weights."""
+    architecture = read_architecture(model)
+    vocab = read_vocab(model, architecture.vocab_size)
+    if len(vocab.ends) > 3:
+        raise InputError(f"{model}: {len(vocab.ends)} tokens end a reply; GGUF has room for 3")
+    return architecture, vocab
 
 
 def place(architecture: Architecture, tensors: Mapping[str, Source], model: Path, kind: Kind) -> Iterator[Placed]:

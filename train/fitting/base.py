@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -67,10 +67,13 @@ def check_tuning(settings: TrainSettings) -> None:
         raise MissingExtra("bitsandbytes", "qlora")
 
 
-def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any, Base]:
+def make_trainee(
+    settings: TrainSettings, texts: Iterable[str], *, weights: bool = True
+) -> tuple[PreTrainedTokenizerBase, Any, Base]:
     """(tokenizer, model ready to be trained, what it is made from).
 
-    `texts` is what the tokenizer of a model from scratch is fitted to. Raises InputError as `load_base` does.
+    `texts` is what the tokenizer of a model from scratch is fitted to. Raises InputError as `load_base` does, which
+    also says what a base is without `weights`; they are not hashed then.
     """
     if settings.from_scratch:
         few = [text for text, _ in zip(texts, range(_TOKENIZER_ROWS), strict=False)]
@@ -88,11 +91,12 @@ def make_trainee(settings: TrainSettings, texts: Iterable[str]) -> tuple[PreTrai
         quantised=settings.tuning == "qlora",
         divided=settings.fsdp,
         attention=attention(settings),
+        weights=weights,
     )
     torch.manual_seed(settings.seed)
     if settings.tuning != "full":
         model = with_adapter(model, settings)
-    return tokenizer, model, _base(name, model, Path(folder))
+    return tokenizer, model, _base(name, model, Path(folder) if weights else None)
 
 
 def _base(name: str, model: Any, folder: Path | None = None) -> Base:
@@ -115,6 +119,17 @@ def find_base(name: str) -> tuple[str, str]:
     raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or a name in  edgedc models")
 
 
+def write_student(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any, settings: TrainSettings) -> None:
+    """What a student of this base will be, as `edgedc merge` writes it; for its weights, links to the base's."""
+    student = model.get_base_model() if isinstance(model, PeftModel) else model
+    student.config.architectures = [type(student).__name__]
+    for part in (student.config, student.generation_config, tokenizer):
+        part.save_pretrained(folder)
+    files = files_of(find_base(settings.base)[0], getattr(student.config, "_commit_hash", None) or "")
+    for path in files.glob("*.safetensors*"):
+        (folder / path.name).symlink_to(path.resolve())
+
+
 def files_of(name: str, revision: str = "") -> Path:
     """The folder with the files of a base that was loaded: its own, or that of a revision in the hub's cache."""
     if Path(name).is_dir():
@@ -130,15 +145,19 @@ def load_base(
     quantised: bool = False,
     divided: bool = False,
     attention: str | None = None,
+    weights: bool = True,
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model, from safetensors, no code of the model's own; in `base_dtype()` unless `dtype` is given.
 
     `revision` is the hub's, its newest where there is none. `quantised`: linear layers in 4 bits, by bitsandbytes,
     and `divided`: as FSDP can divide them between processes.
-    `attention` is transformers' name of an implementation.
+    `attention` is transformers' name of an implementation. Without `weights` the model has their names and shapes
+    alone, which takes no time, and what is wrong with a base is said all the same.
     """
     how: dict[str, Any] = {"dtype": dtype or base_dtype(), "use_safetensors": True, "attn_implementation": attention}
-    if quantised:
+    if not weights:
+        how |= {"device_map": "meta"}
+    elif quantised:
         how |= {"quantization_config": four_bits(how["dtype"], divided=divided), "device_map": {"": device()}}
     at = {"revision": revision} if revision else {}
     which = "@".join([name, *at.values()])

@@ -38,18 +38,27 @@ def train(
     Of processes that accelerate or torchrun has started, all but the first get None. Raises what `sft.train` raises,
     and EdgedcError when a process dies; the others are ended then.
     """
-    if settings.num_processes < 1:
-        raise InputError(f"--num-processes {settings.num_processes}: must be at least 1")
-    processes = workshop("train.fitting.processes")  # raises MissingExtra without torch
+    check(settings)
     if settings.num_processes > 1 and "WORLD_SIZE" not in os.environ:
-        _check_devices(settings.num_processes)
         return _in_children(data, out, settings, report, warn)
-    sft = workshop("train.fitting.sft")
+    sft, processes = workshop("train.fitting.sft"), workshop("train.fitting.processes")
     try:
         trained = sft.train(data, out, settings, report, warn)
     finally:
         processes.leave()
     return trained if processes.is_first() else None
+
+
+def check(settings: TrainSettings) -> None:
+    """Raises InputError for processes that cannot be, and MissingExtra without torch."""
+    count = settings.num_processes
+    if count < 1:
+        raise InputError(f"--num-processes {count}: must be at least 1")
+    processes = workshop("train.fitting.processes")
+    if settings.fsdp:
+        processes.check_fsdp(max(count, processes.count()))
+    if count > 1 and "WORLD_SIZE" not in os.environ:
+        _check_devices(count)
 
 
 def _check_devices(count: int) -> None:

@@ -67,9 +67,15 @@ def join(settings: TrainSettings) -> TrainSettings:
 def _check(wanted: int, fsdp: bool) -> None:
     if wanted not in (1, count()):
         raise InputError(f"--num-processes {wanted}: this run was started in {count()} processes: leave the flag out")
-    if fsdp and count() == 1:
+    if fsdp:
+        check_fsdp(count())
+
+
+def check_fsdp(processes: int) -> None:
+    """Raises InputError where there is nothing to divide a model between."""
+    if processes == 1:
         raise InputError("--fsdp divides a model between processes: give it --num-processes as well")
-    if fsdp and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise InputError("--fsdp needs GPUs, and PyTorch finds none: on a CPU every process holds the whole model")
 
 

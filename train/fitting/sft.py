@@ -35,6 +35,7 @@ from .base import (
     load_base,
     make_trainee,
     uses_bf16,
+    write_student,
 )
 from .checkpoints import alone, discard, full_disk_told, identity, work_folder
 from .compiling import check_compiler
@@ -46,7 +47,7 @@ from .scratch import save_folder
 from .trainer import LOG_EVERY, HeldOut, SftTrainer, Watch
 from .validation import held_out
 
-__all__ = ["HISTORY", "Progress", "Trained", "check", "find_base", "load_base", "train"]
+__all__ = ["HISTORY", "Progress", "Trained", "check", "check_untaught", "find_base", "load_base", "train"]
 
 HISTORY = "training.json"
 
@@ -99,9 +100,10 @@ def train(
         )
         if settings.packing:
             check_packing(model, device())
-        limits = {"context": base.context, "vocabulary": model.get_input_embeddings().weight.shape[0]}
         avoid = settings.unlikelihood > 0
-        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, **limits, unwanted=avoid)
+        encoded, imitated = encode(
+            data, pairs, tokenizer, settings.max_length, **_limits(model, base), unwanted=avoid
+        )
         if imitated:
             said = ", ".join(f"{mark} in {count}" for mark, count in imitated.most_common(3))
             warn(f"{data}: special tokens are imitated ({said} rows); they are read as plain text")
@@ -169,6 +171,26 @@ def check(settings: TrainSettings) -> None:
     check_tuning(settings)
     if settings.compile:
         check_compiler()
+
+
+def check_untaught(data: Path, pairs: Sequence[Pair], settings: TrainSettings, folder: Path) -> int:
+    """What `train` would raise of the base, and of pairs with nothing to learn yet, so that nobody is asked in vain.
+
+    `folder` gets what the student will be (see `write_student`). Returns how many tokens it will read.
+    """
+    disable_progress_bar()
+    check_text(data, pairs)
+    held_out(pairs, settings.validation)
+    tokenizer, model, base = make_trainee(settings, (), weights=settings.packing)
+    if settings.packing:
+        check_packing(model, device())
+    encode(data, pairs, tokenizer, settings.max_length, **_limits(model, base))
+    write_student(folder, tokenizer, model, settings)
+    return base.context
+
+
+def _limits(model: Any, base: Base) -> dict[str, int]:
+    return {"context": base.context, "vocabulary": model.get_input_embeddings().weight.shape[0]}
 
 
 def _files_read(settings: TrainSettings) -> list[Path]:

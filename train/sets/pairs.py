@@ -19,8 +19,19 @@ from edgedc.generation import Message
 from edgedc.methods import METHODS, Method
 from edgedc.pipeline import CUT, REFUSALS
 from edgedc.prompts import ANSWER_MARK, Style, decompose_messages, solve_messages
+from edgedc.tasks import Example
 
-__all__ = ["METHODS", "Method", "Pair", "decomposition_in", "kind_of", "read_pairs", "solver_messages", "unusable"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Pair",
+    "decomposition_in",
+    "kind_of",
+    "read_pairs",
+    "solver_messages",
+    "untaught",
+    "unusable",
+]
 
 Kind = Literal["document", "teach", "screen"]
 
@@ -176,18 +187,33 @@ def _unfit(row: Row, method: Method, cap: int | None) -> str:
 
 def _pair(row: Row, line: int, method: Method, style: Style, cap: int | None) -> Pair:
     question, premise = row["question"], row.get("premise", "")
-    if method in ("S_D-T", "S_D-R"):
-        messages = decompose_messages(question, premise, style=style, cap=cap)
-        completion = render(decomposition_in(row))
-    elif method == "Direct":
-        messages = solve_messages(question, premise, mode="single-stage")
-        completion = ANSWER_MARK + row["answer"]
-    else:
-        messages = solver_messages(row)
-        completion = row["solution"].strip()
-        if method == "S_E-A":
-            completion = with_answer(completion, row["answer"])
+    messages, completion = _messages(row, method, style, cap), _completion(row, method)
     return Pair(str(row.get("id", "")), question, premise, messages, completion, line=line, split=row.get("split", ""))
+
+
+def _messages(row: Row, method: Method, style: Style, cap: int | None) -> list[Message]:
+    question, premise = row["question"], row.get("premise", "")
+    if method in ("S_D-T", "S_D-R"):
+        return decompose_messages(question, premise, style=style, cap=cap)
+    if method == "Direct":
+        return solve_messages(question, premise, mode="single-stage")
+    return solver_messages(row)
+
+
+def _completion(row: Row, method: Method) -> str:
+    if method in ("S_D-T", "S_D-R"):
+        return render(decomposition_in(row))
+    if method == "Direct":
+        return f"{ANSWER_MARK}{row['answer']}"
+    solution: str = row["solution"].strip()
+    return with_answer(solution, row["answer"]) if method == "S_E-A" else solution
+
+
+def untaught(example: Example, line: int, method: Method, style: Style, cap: int | None) -> Pair:
+    """The pair of a question as far as it is known before anybody is asked: with nothing to learn yet."""
+    row = {"question": example.question, "premise": example.premise, "subquestions": []}
+    messages = _messages(row, method, style, cap)
+    return Pair(example.id, example.question, example.premise, messages, "", line=line, split=example.split)
 
 
 def with_answer(solution: str, answer: str) -> str:
