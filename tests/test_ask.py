@@ -27,6 +27,7 @@ from edgedc.solvers.simulated import MODEL, Skill, simulated_server
 from edgedc.tasks.microworld import problems
 
 PROBLEM = next(problem for problem in problems("test", 50) if len(problem.steps) == 3)
+NOWHERE = ("--solver-url", "http://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -109,9 +110,10 @@ def test_a_ceiling_that_does_not_allow_a_call_exits_4(run: Run, url: str) -> Non
         (("Q?", "--premise", "\udce4", "--solver-model", "x", "--mode", "cot"), "lone surrogate"),
         (("Q?",), "--solver-model"),
         (("Q?", "--solver-model", "gpt-4o-mini", "--mode", "cot"), "EDGEDC_API_KEY"),
-        (("Q?", "--solver-model", "x", "--max-cost", "1"), "--price-as"),
-        (("Q?", "--solver-model", "x", "--price-as", "nobody"), "nobody"),
-        (("Q?", "--solver-model", "x", "--prices", "none.json"), "none.json"),
+        (("Q?", "--solver-model", MODEL, "--max-cost", "1"), "start it with  edgedc simulate"),
+        (("Q?", "--solver-model", "x", *NOWHERE, "--max-cost", "1"), "--price-as"),
+        (("Q?", "--solver-model", "x", *NOWHERE, "--price-as", "nobody"), "nobody"),
+        (("Q?", "--solver-model", "x", *NOWHERE, "--prices", "none.json"), "none.json"),
         (("Q?", "--solver-model", "gpt-4o", "--max-cost", "-1"), "--max-cost"),
         (("Q?", "--solver-model", "x", "--timeout", "0"), "--timeout"),
         (("Q?", "--solver-model", "x", "--decomposer-url", "http://127.0.0.1:1"), "--decomposer-model"),

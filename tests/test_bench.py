@@ -482,6 +482,9 @@ def test_a_ceiling_ends_the_verb_before_the_call(tmp_path: Path, bundle_folder: 
         (("--solver-model", "gpt-4o", "--remote-model", "unheard-of"), "no price is known for 'unheard-of'"),
         (("--solver-model", "gpt-4o", "--prices", "absent.json"), "absent.json: cannot read"),
         (("--solver-model", "gpt-4o", "--model", "absent"), "absent: no such folder"),
+        (("--solver-model", MODEL, "--solver-url", ""), "start it with  edgedc simulate  and give --solver-url"),
+        (("--solver-model", "unheard-of", "--solver-url", ""), "no key for api.openai.com"),
+        (("--solver-model", "gpt-4o", "--remote-url", "nowhere"), "check --remote-url"),
         ((), "no solver"),
     ],
 )

@@ -9,7 +9,7 @@ from edgedc.commands._paid import Job, Paying, Remote
 from edgedc.ledger import Budget
 from edgedc.pipeline import Decomposer
 from edgedc.solvers.breaker import Breaker
-from edgedc.solvers.openai import decomposer_keys, host_of, open_solver
+from edgedc.solvers.openai import check_server, decomposer_keys, host_of, open_solver
 from edgedc.spending import Spending
 
 
@@ -46,6 +46,7 @@ class Desk:
         return self._remotes[model, url, job.price_as]
 
     def _open(self, model: str, url: str, price_as: str, **settings: Any) -> Remote:
+        check_server(model, url, **settings)
         # What is spent is booked wherever the price is known: another run may have a ceiling for the day.
         price = self._paying.price(model, price_as)
         if price and self._spending is None:

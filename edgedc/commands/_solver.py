@@ -1,12 +1,12 @@
 """The solver of a verb that measures: behind an endpoint, simulated here, or played from a recording; and recorded."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgedc.bench.evaluation import Answering
 from edgedc.errors import InputError
@@ -18,12 +18,14 @@ from edgedc.prices import Price, find_price, known_price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.solvers import SIMULATED_MODEL
 from edgedc.solvers.loopback import Timing
-from edgedc.solvers.openai import KEYS, TIMEOUT_S, decomposer_keys, open_solver
+from edgedc.solvers.openai import TIMEOUT_S, check_server, decomposer_keys, open_solver
 from edgedc.spending import Ceilings, Spending
 from edgedc.tasks import Selection
 
 if TYPE_CHECKING:
     from edgedc.solvers.replay import Recording
+
+REMOTE_FLAGS = ("--remote-model", "--remote-url")  # that name the model which decomposes elsewhere
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,12 @@ def opened(solving: Solving, timing: Timing, selection: Selection, run: str = ""
         else:
             account = stack.enter_context(closing(Spending(solving, run=run)))
         reach = partial(_reached, stack, solving, account, recording)
-        answering = reach(model, url, KEYS)
+        answering = reach(model, url)
         remote = answering
         if solving.remote_model or solving.remote_url:
             there = solving.remote_url or url
-            remote = reach(solving.remote_model or model, there, decomposer_keys(there, url))
+            how = {"keys": decomposer_keys(there, url), "flags": REMOTE_FLAGS}
+            remote = reach(solving.remote_model or model, there, **how)
         yield Opened(answering, remote)
 
 
@@ -122,11 +125,12 @@ def _reached(
     recording: "Recording | None",
     model: str,
     url: str,
-    keys: Sequence[str],
+    **how: Any,
 ) -> Answering:
+    check_server(model, url, **how)
     price = price_of(solving, model)
     budget = Budget.on(account, price) if price else None
-    reached = stack.enter_context(closing(open_solver(model, url, keys=keys, budget=budget, timeout_s=solving.timeout)))
+    reached = stack.enter_context(closing(open_solver(model, url, budget=budget, timeout_s=solving.timeout, **how)))
     solver: Solver = reached
     if recording:
         from edgedc.solvers.replay import RecordingSolver

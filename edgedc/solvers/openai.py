@@ -75,6 +75,12 @@ def open_solver(model: str, url: str = "", *, keys: Sequence[str] = KEYS, **sett
     return solver
 
 
+def check_server(model: str, url: str, **settings: Any) -> None:
+    """Raises InputError as `open_solver` does; nobody is asked. Before any price is looked for, which another server
+    may not need."""
+    open_solver(model, url, **settings).close()
+
+
 class OpenAISolver:
     """A model behind `/chat/completions`, streamed, with the one retry loop of this project.
 

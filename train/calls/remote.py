@@ -13,7 +13,7 @@ from edgedc.flags import flag
 from edgedc.generation import Message
 from edgedc.ledger import Budget
 from edgedc.prices import Price, find_price, known_price
-from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, most_tokens, open_solver
+from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, check_server, most_tokens, open_solver
 from edgedc.solvers.pace import Pace
 from edgedc.usage import Usage
 
@@ -100,7 +100,7 @@ def find_remote(
 
     Raises InputError for a bad address, a missing key and a price that is needed and not known.
     """
-    open_solver(name, url, flags=flags).close()  # says what is wrong with the address, or the key
+    check_server(name, url, flags=flags)
     return Remote(
         name,
         url,

@@ -21,7 +21,7 @@ from edgedc.bench.systems import BASELINES, System, remote_system
 from edgedc.bundle import MANIFEST
 from edgedc.catalogue import find_model
 from edgedc.commands._local import AUTO, Local, Settings, default_model
-from edgedc.commands._solver import recording_in
+from edgedc.commands._solver import REMOTE_FLAGS, recording_in
 from edgedc.commands.bench.report import write_report
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
 from edgedc.flags import flag, flags
@@ -30,7 +30,7 @@ from edgedc.methods import check_decomposes
 from edgedc.pipeline import Asked
 from edgedc.prices import Price, find_price
 from edgedc.server.together import together
-from edgedc.solvers.openai import OpenAISolver, decomposer_keys, open_solver, server_of
+from edgedc.solvers.openai import OpenAISolver, check_server, decomposer_keys, open_solver, server_of
 from edgedc.solvers.replay import RecordingSolver
 from edgedc.tasks import Selection, find_task, load_examples
 
@@ -124,6 +124,11 @@ def command(
     """
     if not remote.solver_model:
         raise InputError("no solver: name its model with --solver-model, and its server with --solver-url")
+    near, there = _urls(remote)
+    check_server(remote.solver_model, near)
+    if remote.remote_model or remote.remote_url:
+        keys = decomposer_keys(there, near)
+        check_server(remote.remote_model or remote.solver_model, there, keys=keys, flags=REMOTE_FLAGS)
     emulated = network_of(network) if network else None
     prices = Path(remote.prices) if remote.prices else None
     price = find_price(remote.price_as or remote.solver_model, prices)
@@ -131,7 +136,6 @@ def command(
     folders = [find_model(model) for model in models] or [default_model()]
     examples = load_examples(questions)
     with ExitStack() as stack:
-        near, there = _urls(remote)
         vias = stack.enter_context(through(emulated, near, there))
         provider, far = _open_remote(stack, remote, (near, there), vias, (price, remote_price), mode)
         locals_ = _open_locals(stack, folders, next((e for e in ENGINES if e == backend), None), quantizations, mode)
@@ -210,7 +214,8 @@ def _open_remote(
     if remote.remote_model or remote.remote_url:
         keys = decomposer_keys(urls[1], urls[0])
         model = remote.remote_model or remote.solver_model
-        decomposer = open_solver(model, urls[1], keys=keys, budget=budget.at(remote_price), via=vias[1])
+        budget = budget.at(remote_price)
+        decomposer = open_solver(model, urls[1], keys=keys, budget=budget, via=vias[1], flags=REMOTE_FLAGS)
         stack.callback(_close, decomposer)
     solves, decomposes = (recorded(one) if recorded else one for one in (solver, decomposer))
     return Provider(solves, price, solver.url), remote_system(decomposes, remote_price, decomposer.url, mode)
