@@ -1,5 +1,6 @@
 """A reply that is held to a list asks nothing twice: it is turned where another way was nearest to being taken."""
 
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -111,6 +112,14 @@ def test_what_was_tried_is_not_tried_again() -> None:
     assert heard[4:6] == ["\n2. Who left", "?"]  # the line was held back until it parted from the first
 
 
+def test_what_earlier_turns_in_a_line_lost_counts_in_the_next_one() -> None:
+    """Of the third line's ways "When left?" is 0.8 from "When came?", which is 1.0 from what was likeliest there."""
+    likes = told(third={" Who": 9.0, " When": 8.0, " Why": 7.4}, when={" came": 9.0, " left": 8.2})
+    likes |= {"3.": likes["2."], " Why": {" came": 9.0}, "When came?\n": {"3.": 9.0}}
+    made, _ = reply(Told(likes=likes), cap=3)
+    assert made.text == "1. Who came?\n2. When came?\n3. Why came?"
+
+
 def test_the_list_ends_where_there_is_nothing_else_to_ask() -> None:
     only = {"": {"1.": 9.0}, ".": {" Who": 9.0}, " Who": {"?": 9.0}, "?": {"\n": 9.0}, "?\n": {"2.": 9.0}}
     made, heard = reply(Told(likes=only), cap=None)
@@ -128,7 +137,7 @@ def test_what_was_taken_back_does_not_count() -> None:
     made, _ = reply(Told(likes=told(who={" came": 9.0, " left": 8.0})))
     pieces = ["1.", " Who", " came", "?", "\n", "2.", " Who", " left", "?"]
     assert made.text == "".join(pieces)
-    assert made.usage.output_tokens - len(pieces) in (0, 1)  # and the token that ends it
+    assert made.usage.output_tokens == len(pieces) + 1  # and the line break that ends it
 
 
 def test_a_reply_that_is_cut_is_cut_at_what_may_stand() -> None:
@@ -136,6 +145,60 @@ def test_a_reply_that_is_cut_is_cut_at_what_may_stand() -> None:
         made, _ = reply(Told(likes=told(who={" came": 9.0, " left": 8.0})), max_tokens=most)
         assert made.usage.output_tokens <= most
         assert "1. Who came?\n2. Who left?".startswith(made.text) or made.text.endswith("2. Who came")
+
+
+# -- what may follow is chosen by how likely it is
+
+
+@pytest.mark.parametrize("others", [70, 71])
+def test_the_likeliest_that_may_follow_is_taken_however_many_may_not(others: int) -> None:
+    refused = {f"x{k}": 9.0 + k for k in range(others)}
+    likes = told(start=refused | {"1.": 3.0}, mark={END: 9.5, " Who": 9.0, " When": 8.0})
+    made, _ = reply(Told(likes=likes), cap=1)
+    assert (made.text, made.constrained) == ("1. Who came?", True)
+
+
+def test_a_token_without_text_leads_on_to_no_list() -> None:
+    model = Told(likes=told(start={END: 9.5, "1.": 9.0}))
+    model.pieces.append(END)  # as likely as the one that ends a reply
+    assert reply(model, cap=1)[0].text == "1. Who came?"
+
+
+def test_a_vocabulary_of_which_nothing_may_follow_is_an_error() -> None:
+    with pytest.raises(EdgedcError, match="no token of the model's vocabulary goes on from ''"):
+        reply(Told(likes={"": {"x": 9.0}}))
+
+
+def test_a_list_that_the_model_ends_by_itself_was_not_held_to_anything() -> None:
+    free = reply(Told(likes=told(asked={END: 9.0})))[0]
+    none = reply(Told(likes={"": {"No decomposition": 9.0}}))[0]
+    held = reply(Told(likes=told()), cap=1)[0]
+    assert (free.text, free.usage.output_tokens) == ("1. Who came?", 5)  # the token that ends it is one
+    assert (none.text, none.finish_reason) == ("No decomposition", "stop")
+    assert [made.constrained for made in (free, none, held)] == [False, False, True]
+
+
+class InBytes(Told):
+    def text_of(self, ids: Sequence[int]) -> str:
+        return "".join(self.pieces[k] for k in ids).encode("latin-1").decode("utf-8", "replace")
+
+
+def test_a_token_may_hold_a_character_and_the_half_of_the_next_one() -> None:
+    model = InBytes(likes={"": {"a\xc3": 9.0}, "\ufffd": {"\xa9b\xc3": 9.0}, "b\ufffd": {"\xbc": 9.0}, "ü": {END: 9.0}})
+    heard: list[str] = []
+    made = model.generate([], max_tokens=9, on_text=heard.append)
+    assert (made.text, heard) == ("aébü", ["a", "éb", "ü"])
+
+
+def test_the_first_token_is_timed_and_not_the_last() -> None:
+    class Slow(Told):
+        def row(self, ids: Sequence[int]) -> "np.typing.NDArray[np.float32]":
+            time.sleep(0.02)
+            return super().row(ids)
+
+    made, _ = reply(Slow(likes=told()), cap=1)
+    assert made.first_token_s is not None
+    assert made.first_token_s < made.total_s - 0.05
 
 
 # -- real engines, a model that learnt to repeat itself
