@@ -97,7 +97,7 @@ def test_a_call_that_was_given_up_leaves_no_thread_and_no_connection() -> None:
             time.sleep(0.05)
 
     started = time.monotonic()
-    failure(drip, kind=SolverTimeout, timeout_s=0.6)
+    assert "no whole answer within 0.6 s" in failure(drip, kind=SolverTimeout, timeout_s=0.6)
     assert time.monotonic() - started < 3
     until = time.monotonic() + 5
     while any(thread.name == "edgedc-call" for thread in threading.enumerate()) and time.monotonic() < until:
@@ -124,6 +124,7 @@ def test_the_servers_message_is_cut_and_made_printable() -> None:
     [
         (http("200 OK", "text/html", b"<html>Log in</html>"), SolverReply, "text/html"),
         (http("200 OK", "application/octet-stream", b"\0\1"), SolverReply, "application/octet-stream"),
+        (http("200 OK", "application/json", b"\0\1", "Content-Encoding: br"), SolverReply, "answers in the coding br"),
         (http("200 OK", "application/json", b'{"choices": [{"mess'), SolverReply, "not JSON"),
         (http("200 OK", "application/json", b"[" * 100_000), SolverReply, "not JSON"),
         (http("200 OK", "application/json", b'{"choices": []}'), SolverReply, "no choices"),
@@ -166,8 +167,51 @@ def test_an_endless_reply_ends(pause: float) -> None:
             connection.sendall(event)
             time.sleep(pause)
 
-    kind, timeout_s = (SolverTimeout, 0.5) if pause else (SolverReply, 60.0)
-    failure(flood, kind=kind, timeout_s=timeout_s)
+    if pause:
+        assert "no whole answer within 0.5 s" in failure(flood, kind=SolverTimeout, timeout_s=0.5)
+    else:
+        assert "longer than" in failure(flood, kind=SolverReply, timeout_s=60.0)
+
+
+def test_a_reply_that_lacks_nothing_but_its_usage_is_not_waited_for_long() -> None:
+    def keep(connection: socket.socket) -> None:
+        connection.sendall(GOOD[: GOOD.index(b'data: {"choices": []')])
+        connection.recv(1)  # returns when the client hangs up
+
+    started = time.monotonic()
+    with server(keep) as made, solver_at(made.url, timeout_s=60) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert (reply.text, reply.usage.source) == ("The answer is: 7", "estimate")
+    assert time.monotonic() - started < 20
+
+
+def test_nothing_is_heard_once_a_call_has_ended() -> None:
+    """Whoever hears a piece when the time is up is waited for."""
+    at_work = []
+
+    def slow(piece: str) -> None:
+        at_work.append(piece)
+        time.sleep(0.6 if piece else 0)
+        at_work.pop()
+
+    def act(connection: socket.socket) -> None:
+        connection.sendall(GOOD[: GOOD.index(b"data:", GOOD.index(b"data:") + 1)])
+        connection.recv(1)
+
+    with server(act) as made, solver_at(made.url, timeout_s=0.3) as solver:
+        with pytest.raises(SolverTimeout):
+            solver.solve(ASKED, max_tokens=10, on_text=slow)
+        assert not at_work
+
+
+def test_who_may_not_send_ends_the_call() -> None:
+    def no() -> None:
+        raise ValueError("not that much")
+
+    with server(GOOD) as made, solver_at(made.url) as solver:
+        with pytest.raises(ValueError, match="not that much"):
+            solver.solve(ASKED, max_tokens=10, on_sending=no)
+        assert made.requests == []
 
 
 def test_a_long_reply_is_read_however_much_stands_around_each_token() -> None:
