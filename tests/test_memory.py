@@ -1,5 +1,6 @@
 """The model that artifacts are compared with is held in what fits into memory, or the export says what is needed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,21 @@ def test_this_machine_has_memory() -> None:
     assert 1 << 27 < free < 1 << 50
 
 
+def test_where_linux_does_not_say_it_is_all_that_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("export.gate.memory.Path", lambda _: tmp_path / "absent")
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert available_memory() == 4_096_000
+    monkeypatch.delattr(os, "sysconf")
+    assert available_memory() is None
+
+
 def test_float32_where_it_fits_else_16_bits_else_an_error(model: Path) -> None:
     whole, half = reference_bytes(model, "float32"), reference_bytes(model, "bfloat16")
     weights = (model / "model.safetensors").stat().st_size  # in float32
     assert whole - half == pytest.approx(weights / 2, rel=0.01)
+    assert reference_bytes(model, "float16") == half
     assert said_for(model, None) == said_for(model, whole) == ("float32", [])
     dtype, (line,) = said_for(model, whole - 1)
     assert dtype == "bfloat16"

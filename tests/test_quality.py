@@ -1,6 +1,7 @@
 """The measures of decompositions, the engine of an evaluation, and what recorded runs say of a new decomposer."""
 
 import random
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +83,10 @@ def test_every_figure_is_of_the_rows(tmp_path: Path) -> None:
     system = gold_system(examples, "static")
     rows = evaluate([system], task, examples, answering=answering)["gold"]
     figures = figures_of(system, task, examples, rows, answering)
-    assert (figures.questions, figures.failed, figures.modes) == (2, 0, {"static": 2})
+    assert (figures.questions, figures.failed, figures.answered) == (2, 0, 2)
+    assert (figures.mode, figures.modes) == ("static", {"static": 2})
+    assert figures.seconds == statistics.median(row["seconds"] for row in rows)
+    assert figures_of(system, task, examples, rows, replace(answering, timed=False)).seconds is None
     assert figures.graded is not None
     assert figures.paper is not None
     assert (figures.graded.metric, figures.graded.value, figures.graded.n) == ("exact match", 0.5, 2)
@@ -172,7 +176,7 @@ def test_steps_that_were_answered_before_a_failure_are_not_asked_again(tmp_path:
         (row,) = evaluate([system], task, examples, answering=Answering(flaky, "here"), writer=writer)["gold"]
     assert "cannot be reached" in row["error"]
     figures = figures_of(system, task, examples, [row], Answering(flaky, "here"))
-    assert (figures.failed, figures.graded) == (1, None)  # unknown, and not 0
+    assert (figures.failed, figures.answered, figures.graded) == (1, 0, None)  # unknown, and not 0
     rest = replies("The answer is: 2", "The answer is: 2")
     with RowWriter(path) as writer:
         (row,) = evaluate([system], task, examples, answering=Answering(rest, "here"), writer=writer)["gold"]
