@@ -344,6 +344,50 @@ def test_a_bad_matrix_is_one_line(evaluate, tmp_path, change, said):
     assert not (tmp_path / "rows.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "--matrix needs --output"),
+        (("--output", "rows.jsonl", "--solver-model", "m"), "leave out --solver-model"),
+        (("--output", "rows.jsonl", "--solver-url", "http://127.0.0.1:1/v1"), "leave out --solver-model, --solver-url"),
+        (("--output", "rows.jsonl", "--replay", "calls.jsonl"), "--solver-url and --replay"),
+    ],
+)
+def test_a_matrix_has_its_own_solvers_and_keeps_its_rows(evaluate, tmp_path, args, said):
+    (tmp_path / "m.toml").write_text(MATRIX)
+    code, out, err = evaluate("--matrix", "m.toml", *args)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+RECORDED = """
+[decomposers.NAME]
+[solvers.theirs]
+replay = "runs/mini"
+[tasks.gsm8k]
+data = "g.jsonl"
+[[tables]]
+name = "recorded"
+modes = ["static", "interactive"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("chat", "1 of the 2 questions were not recorded"), ("gold", "no run of gold")]
+)
+def test_a_recorded_cell_that_was_not_run_says_so(evaluate, tmp_path, name, said):
+    rows = [{"question": f"What is 2 + {k}?", "answer": f"What is it? ** 4\n#### {2 + k}"} for k in (2, 3)]
+    (tmp_path / "g.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "runs" / "mini").mkdir(parents=True)
+    run = {"problem": "What is 2 + 2?", "questions": "Q1: What?", "answers": "Final answer: 4", "answer": 4.0}
+    (tmp_path / "runs" / "mini" / "eval_chat.jsonl").write_text(json.dumps(run) + "\n")
+    (tmp_path / "m.toml").write_text(RECORDED.replace("NAME", name))
+    code, out, err = evaluate("--matrix", "m.toml", "--output", "rows.jsonl")
+    assert (code, out) == (2, "")
+    assert said in err.splitlines()[-1]
+
+
 def test_recorded_runs_are_shown_with_what_they_say_of_a_new_decomposer(evaluate, data_folder, tmp_path):
     code, out, _ = evaluate("--replay", data_folder / "replay", "--json", "--limit", 30)
     assert code == 0
