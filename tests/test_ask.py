@@ -449,6 +449,33 @@ def test_a_model_here_answers_where_the_solver_is_away_and_says_so(
     assert "trained by S_D-T to decompose, not to answer" in err
 
 
+def test_a_row_of_a_batch_that_a_model_here_has_answered_is_that_models(
+    run: Run, server: Counting, bundle_folder: Path, tmp_path: Path
+) -> None:
+    server.fault = lambda prompt, _: "busy" if "day 1" in prompt else ""
+    one, other = (trained_by(bundle_folder, method, tmp_path / method) for method in ("S_E-T", "Direct"))
+    source, output = questions(tmp_path / "q.jsonl", 3), tmp_path / "a.jsonl"
+    batch = ["--input", str(source), "--output", str(output), *far(server, "--mode", "cot"), "--max-tokens", "20"]
+    assert run(*batch, "--fallback-model", str(one))[0] == 0
+    rows, asked = output.read_text(), server.asked
+    assert [row["answered_by"] for row in rows_of(output)] == ["remote", "local", "remote"]
+    for here in ((), ("--fallback-model", str(other))):
+        code, _, err = run(*batch, *here)
+        assert (code, output.read_text()) == (2, rows)
+        assert "row 2 is not this run's (another model, setting or input made it, or another --fallback-model)" in err
+    assert run(*batch, "--fallback-model", str(one))[0] == 0
+    assert (server.asked, output.read_text()) == (asked, rows)
+    first, _ = rows.split("\n", 1)
+    output.write_text(f"{first}\n")  # the solver's own rows are whatever stands in for it
+    assert run(*batch, "--fallback-model", str(other))[0] == 0
+    assert [row["answered_by"] for row in rows_of(output)] == ["remote", "local", "remote"]
+    assert output.read_text().startswith(first)
+    server.fault = lambda _prompt, _number: ""
+    output.write_text(f"{first}\n")
+    assert run(*batch)[0] == 0
+    assert [row["answered_by"] for row in rows_of(output)] == ["remote"] * 3
+
+
 def test_simulate_serves_until_it_is_interrupted_and_its_example_works(run: Run) -> None:
     command = [sys.executable, "-m", "edgedc", "simulate", "--port", "0", "--count", "30", "--first-token-s", "0"]
     with subprocess.Popen([*command, "--reasoned", "0"], stderr=subprocess.PIPE, text=True) as process:

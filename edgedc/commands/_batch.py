@@ -102,17 +102,20 @@ class Output:
         self.written = 0  # rows, with those that were there before
         self._file: RowAppender | None = None
 
-    def match(self, keys: Iterator[str]) -> int:
+    def match(self, keys: Iterator[str], said: Callable[[str, Row], str] = lambda key, _: key) -> int:
         """How many rows are there already. Takes as many keys, and holds one row at a time.
 
-        Raises InputError unless they are the first rows of this batch, and when the path cannot be written.
+        `said` gives the key that the row of a question must have, by the question's and by who has answered. Raises
+        InputError unless they are the first rows of this batch, and when the path cannot be written.
         """
 
         def seen(row: Row) -> None:
-            if next(keys, None) != row["key"]:
+            key = next(keys, None)
+            if key is None or said(key, row) != row["key"]:
+                here = ", or another --fallback-model" if row.get("answered_by") == "local" else ""
                 raise InputError(
-                    f"{self.path}: row {self.written + 1} is not this run's (another model, setting or input made it); "
-                    "give another --output, or remove the file"
+                    f"{self.path}: row {self.written + 1} is not this run's (another model, setting or input made it"
+                    f"{here}); give another --output, or remove the file"
                 )
             self._count(row)
 
@@ -120,10 +123,10 @@ class Output:
             self._file = RowAppender(self.path, seen, sync_s=self._sync_s)
         return self.written
 
-    def resume(self, keys: Iterable[str]) -> tuple[int, int]:
+    def resume(self, keys: Iterable[str], said: Callable[[str, Row], str] = lambda key, _: key) -> tuple[int, int]:
         """(rows that are there, rows that there will be); on stderr too, where some are. Takes all the keys."""
         keys = iter(keys)
-        done = self.match(keys)
+        done = self.match(keys, said)
         total = done + sum(1 for _ in keys)
         self.tell(total)
         return done, total

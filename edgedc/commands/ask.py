@@ -129,6 +129,8 @@ class Pair:
         self.job = replace(job, decomposer_url=self.far.solver.url if self.far else "")  # now without a password
         self.key = key_of(replace(self.job, folder="", price_as="").row(), local.key if local else "")
         self.fallback = choose_fallback(asking.fallback_model) if asking.fallback_model else None
+        chosen = self.fallback
+        self.fallback_key = key_of(chosen.identity(), chosen.engine, chosen.manifest.method) if chosen else ""
         self.box = open_outbox() if asking.outbox else None
         if self.box:
             stack.callback(self.box.close)
@@ -146,6 +148,11 @@ class Pair:
             return answer_here(job.question, job.premise, made, self.fallback, job.max_tokens, piece, stage)
         except EdgedcError as error:
             return replace(made, notes=(*made.notes, f"nor could the model here answer: {error}"))
+
+    def row_key(self, key: str, row: Row) -> str:
+        """That of a question's row. What the solver has said is the same whatever stands in for it; what was answered
+        here is the fallback's."""
+        return key_of(key, self.fallback_key) if row.get("answered_by") == "local" else key
 
     def names(self) -> dict[str, str]:
         """Who has answered, for `summary`."""
@@ -197,7 +204,7 @@ def _one(pair: Pair, job: Job, as_json: bool) -> None:
 def _many(pair: Pair, questions: Questions, output: Path) -> None:
     batch = str(output.resolve())
     with open_output(output) as out:
-        done, total = out.resume(key for key, _ in keyed(pair.key, questions))
+        done, total = out.resume((key for key, _ in keyed(pair.key, questions)), pair.row_key)
         if pair.box:
             _forget(pair.box, batch, (key for key, _ in islice(keyed(pair.key, questions), done)))
         progress = Progress("ask", total, done)
@@ -208,6 +215,7 @@ def _many(pair: Pair, questions: Questions, output: Path) -> None:
                 if row["status"] == "partial":
                     so_far = f"{out.written} of {total} questions are answered, and the same command goes on from there"
                     raise SolverError(f"{row['error']}; {so_far}")
+                row["key"] = pair.row_key(key, row)
                 out.write({"key": key, "id": item.name} | row)
                 if kept:
                     kept.done("")
