@@ -388,6 +388,24 @@ def test_a_recorded_cell_that_was_not_run_says_so(evaluate, tmp_path, name, said
     assert said in err.splitlines()[-1]
 
 
+def test_a_cell_that_cannot_be_scored_is_not_paid_for(evaluate, tmp_path):
+    from edgedc.solvers.loopback import Timing, serve
+
+    asked = []
+
+    def reply(*_, **__):
+        asked.append(1)
+        return "The answer is: 4"
+
+    (tmp_path / "q.jsonl").write_text('{"question": "What is 2 + 2?"}\n')
+    with serve(reply, "m", port=0, timing=Timing(0, 0), simulated=False) as url:
+        tables = '[tasks.jsonl]\ndata = "q.jsonl"\n[[tables]]\nname = "t"\n'
+        (tmp_path / "m.toml").write_text(f'[decomposers.none]\n[solvers.m]\nmodel = "m"\nurl = "{url}"\n{tables}')
+        code, out, err = evaluate("--matrix", "m.toml", "--output", "rows.jsonl")
+    assert (code, out, asked) == (2, "", [])
+    assert "its answer is not known" in err
+
+
 def test_recorded_runs_are_shown_with_what_they_say_of_a_new_decomposer(evaluate, data_folder, tmp_path):
     code, out, _ = evaluate("--replay", data_folder / "replay", "--json", "--limit", 30)
     assert code == 0

@@ -101,7 +101,7 @@ def command(
         sources = Decomposers(stack, settings)
         for name in names:
             sources.check(name, solver=with_solver)
-        chosen = [(one, _known(one, with_solver)) for one in _selections(tasks, selection)]
+        chosen = [(one, scorable(one, with_solver)) for one in _selections(tasks, selection)]
         writer = stack.enter_context(RowWriter(output)) if output else None
         run = run_in(writer)
         solver = stack.enter_context(opened(solving, timing, chosen[0][0], run)) if with_solver else None
@@ -137,7 +137,7 @@ def _selections(tasks: str | None, selection: Selection) -> list[Selection]:
     return [replace(selection, task=name, data=data) for name, _, data in pairs]
 
 
-def _known(selection: Selection, with_solver: bool) -> list[Example]:
+def scorable(selection: Selection, with_solver: bool) -> list[Example]:
     """The examples. Raises InputError when there is nothing to compare one with."""
     examples = load_examples(selection)
     for example in examples:

@@ -14,7 +14,7 @@ from edgedc.bench.recorded import DECOMPOSERS, read_recordings
 from edgedc.bench.sources import words_of
 from edgedc.commands._local import Settings
 from edgedc.commands._solver import Solving, opened
-from edgedc.commands.evaluate import evaluated, run_in
+from edgedc.commands.evaluate import evaluated, run_in, scorable
 from edgedc.commands.evaluate.systems import Decomposers
 from edgedc.errors import BudgetError, EdgedcError, InputError
 from edgedc.files import RowWriter
@@ -89,13 +89,11 @@ def _run(
     if fixed := _fixed(use, cell):
         raise InputError(f"{cell.decomposer}: {fixed}")
     sources.check(use, solver=True)
-    examples = load_examples(selection)
+    examples = scorable(selection, with_solver=True)
     with opened(_solving(solving, solver), timing, selection, run) as answering:
         mode: Mode = "interactive" if cell.mode == "interactive" else "static"
         made = evaluated(selection, examples, [use], mode, sources, answering, writer, run, cap=cell.cap)
     (figures,) = made.figures
-    if figures.graded is None:
-        raise InputError(f"{cell.task}: its answers are not known, so no solver can be scored")
     return Outcome(
         cell, figures.graded, figures.failed, figures.remote_tokens, figures.usd, simulated=figures.simulated
     )
