@@ -257,13 +257,16 @@ use = "none"
 [decomposers.written]
 use = "said.jsonl"
 published = "S_D-T"
+[decomposers.cot]
 [decomposers.chat]
+published = "S_D-T"
 [solvers.pretend]
 model = "simulated-solver"
 price_as = "gpt-4o-mini"
 published = "GPT-3.5"
 [solvers.theirs]
 replay = "runs/mini"
+published = "GPT-3.5"
 [tasks.small]
 task = "microworld"
 limit = 6
@@ -275,7 +278,7 @@ decomposers = ["gold", "alone", "written"]
 solvers = ["pretend"]
 [[tables]]
 name = "modes and caps"
-decomposers = ["gold"]
+decomposers = ["gold", "cot"]
 solvers = ["pretend"]
 tasks = ["small"]
 modes = ["static", "interactive"]
@@ -299,7 +302,7 @@ def test_a_matrix_is_filled_cell_by_cell(evaluate, tmp_path):
     code, out, _ = evaluate("--matrix", "m.toml", "--output", "rows.jsonl", "--json")
     assert code == 0
     cells = {tuple(one["cell"].values()): one for one in json.loads(out)}
-    assert len(cells) == 10
+    assert len(cells) == 14
     gold = cells["gold", "pretend", "small", "static", "own"]
     assert (gold["graded"]["n"], gold["simulated"], gold["why"]) == (6, True, "")
     dynamic = cells["gold", "pretend", "small", "interactive", "own"]
@@ -310,7 +313,11 @@ def test_a_matrix_is_filled_cell_by_cell(evaluate, tmp_path):
     assert cells["alone", "pretend", "gsm8k", "static", "own"]["published"][0]["value"] == 20.32
     assert cells["written", "pretend", "gsm8k", "static", "own"]["published"][0]["value"] == 67.02
     assert "no cap changes them" in cells["gold", "pretend", "small", "static", 2]["why"]
-    assert cells["chat", "theirs", "gsm8k", "static", "own"]["graded"]["value"] == 1.0
+    assert cells["cot", "pretend", "small", "static", "own"]["graded"]["n"] == 6
+    for mode, cap in (("static", 2), ("interactive", "own"), ("interactive", 2)):
+        assert "has no decomposition" in cells["cot", "pretend", "small", mode, cap]["why"]
+    recorded = cells["chat", "theirs", "gsm8k", "static", "own"]
+    assert (recorded["graded"]["value"], recorded["published"][0]["value"]) == (1.0, 67.02)
 
     before = (tmp_path / "rows.jsonl").read_text()
     code, out, err = evaluate("--matrix", "m.toml", "--output", "rows.jsonl")
