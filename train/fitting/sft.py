@@ -101,9 +101,7 @@ def train(
         if settings.packing:
             check_packing(model, device())
         avoid = settings.unlikelihood > 0
-        encoded, imitated = encode(
-            data, pairs, tokenizer, settings.max_length, **_limits(model, base), unwanted=avoid
-        )
+        encoded, imitated = encode(data, pairs, tokenizer, settings.max_length, **_limits(model, base), unwanted=avoid)
         if imitated:
             said = ", ".join(f"{mark} in {count}" for mark, count in imitated.most_common(3))
             warn(f"{data}: special tokens are imitated ({said} rows); they are read as plain text")
