@@ -16,17 +16,18 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
 from test_export import make_model
 
+from edgedc.backends.chat import read_chat_template
 from edgedc.bundle import Artifact, Manifest, SpecialIds, read_manifest, write_manifest
 from edgedc.child import in_child
 from edgedc.cli import main
-from edgedc.errors import EdgedcError
+from edgedc.errors import EdgedcError, InputError
 from edgedc.files import sha256_of
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
 from export.artifacts import Weights
 from export.gate.gate import NEAR_TIE, THRESHOLDS, Limits, compare, gate
 from export.gate.observe import Observation, Observed, Reference, _lead, observe, reference_of
-from export.gate.prompts import ODD_STRINGS, Prompt, prompts_for
+from export.gate.prompts import ODD_STRINGS, Prompt, check_length, prompts_for
 from export.gguf.quantize import TYPES
 from export.onnx.to_onnx import PRECISIONS
 from export.ship import Order, ship
@@ -203,6 +204,37 @@ def test_an_artifact_that_does_not_load_fails(bundle: Path, reference: Reference
     done = gate(sabotaged, rewritten(sabotaged, artifact), PROMPTS, reference, CONTEXT)
     assert (done.passed, done.failed) == (False, ("runs",))
     assert str(done.first_difference).startswith(f"does not run: {artifact.path}: ")
+
+
+def test_another_number_of_scores_is_not_compared(bundle: Path, reference: Reference) -> None:
+    more = dataclasses.replace(reference, vocabulary=reference.vocabulary + 1)
+    done = gate(bundle, artifacts(bundle)[0], PROMPTS, more, CONTEXT)
+    assert (done.passed, done.failed) == (False, ("runs",))
+    assert f"it scores {reference.vocabulary} tokens, the model {reference.vocabulary + 1}" in str(
+        done.first_difference
+    )
+
+
+def test_a_file_of_scores_that_is_full_leaves_the_rest_uncompared(
+    model: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.gate.observe.SCORES_BYTES", 1)
+    heard: list[None] = []
+    with reference_of(model, PROMPTS, CONTEXT, tmp_path, on_prompt=lambda: heard.append(None)) as made:
+        assert [bool(observation.forced) for observation in made.prompts[:2]] == [True, False]
+        assert [bool(observation.text) for observation in made.prompts[:2]] == [True, True]
+        assert len(heard) == len(PROMPTS)
+        done = gate(bundle, artifacts(bundle)[0], PROMPTS, made, CONTEXT)
+    assert (done.passed, done.questions, done.scored) == (True, 2, 1)
+
+
+def test_a_question_that_fills_the_context_is_named(model: Path, bundle: Path, reference: Reference) -> None:
+    chat = read_chat_template(bundle)
+    room = len(reference.prompts[0].ids)
+    check_length(model, chat, PROMPTS[:1], room + 1)
+    with pytest.raises(InputError, match=rf"'How many apples\?' it reads {room} tokens, all of its context of {room}"):
+        check_length(model, chat, PROMPTS[:1], room)
+    check_length(model, chat, PROMPTS[2:], 1)  # which are never answered
 
 
 SPECIAL = SpecialIds(1, 2, (2, 9), adds_bos=True)
