@@ -1,14 +1,19 @@
 import json
 import shutil
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedc.bench.quality import Share, quality_of, score_decomposition, wilson_interval
+from edgedc.bundle import read_manifest
 from edgedc.catalogue import pulled
 from edgedc.cli import main
+from edgedc.commands._local import Settings
+from edgedc.commands.evaluate.systems import Decomposers
 from edgedc.decomposition import Decomposition, decomposition_of
+from edgedc.prompts import MAX_SUBQUESTIONS
 
 TWO = decomposition_of(["How many?", "What is #1 times 2?"])
 NONE = decomposition_of([])
@@ -118,6 +123,16 @@ def evaluate(capsys, tmp_path, monkeypatch):
 
 
 SIMULATED = ("--solver-model", "simulated-solver", "--price-as", "gpt-4o-mini", "--split", "test")
+
+
+def test_a_cap_is_the_cells_or_the_decomposers_own(bundle_folder):
+    with ExitStack() as stack:
+        sources = Decomposers(stack, Settings(model=bundle_folder, threads=1))
+        for name, own in (("local", read_manifest(bundle_folder).max_subquestions), ("gold", MAX_SUBQUESTIONS)):
+            made = [sources.system(name, [], "static", None, cap).decomposer for cap in ("own", 2, "none")]
+            assert [one.cap for one in made] == [own, 2, None]
+        few = Decomposers(stack, Settings(model=bundle_folder, threads=1, max_subquestions=3))
+        assert [few.system(name, [], "static", None).decomposer.cap for name in ("local", "gold")] == [3, 3]
 
 
 def test_a_model_at_hand_is_a_decomposer_by_its_name(evaluate, bundle_folder):

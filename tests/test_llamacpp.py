@@ -157,6 +157,20 @@ def test_prompts_of_about_one_length_make_way_for_longer_ones(tmp_path: Path) ->
     backend.close()
 
 
+def test_a_prompt_may_be_longer_than_what_is_asked_for_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedc.backends.llamacpp._COMMON", 1)
+    backend = random_backend(tmp_path, max_position_embeddings=2048)
+    asked = [[Message(role="user", content="a b " * length)] for length in (400, 3, 500)]
+    made = dict(backend.generate_as_they_come(Request(messages, 4) for messages in asked))
+    for k, messages in enumerate(asked):
+        reply = made[k]
+        assert isinstance(reply, Generation)
+        assert reply.usage.input_tokens == len(backend.encode(messages))
+        assert reply.text == backend.generate(messages, max_tokens=4).text
+    assert max(len(backend.encode(messages)) for messages in asked) > 1024
+    backend.close()
+
+
 # -- in pieces, and held to a list
 
 
