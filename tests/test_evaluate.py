@@ -14,6 +14,7 @@ from edgedc.commands._local import Settings
 from edgedc.commands.evaluate.systems import Decomposers
 from edgedc.decomposition import Decomposition, decomposition_of
 from edgedc.prompts import MAX_SUBQUESTIONS
+from edgedc.tasks.microworld import problems
 
 TWO = decomposition_of(["How many?", "What is #1 times 2?"])
 NONE = decomposition_of([])
@@ -176,6 +177,21 @@ def test_decomposers_are_compared_on_the_same_questions(evaluate):
     assert "120 of 120 rows are there already" in err
     assert "McNemar, exact" in out
     assert "SIMULATED" in out
+
+
+def test_without_a_solver_decomposers_are_compared_by_what_they_ask(evaluate, tmp_path):
+    rows = [{"question": p.question, "raw": f"1. {p.decomposition.texts[0]}"} for p in problems("test", 12)]
+    (tmp_path / "firsts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    systems = ("--decomposer", "gold", "--decomposer", "firsts.jsonl", "--split", "test", "--limit", 12)
+    code, out, _ = evaluate(*systems, "--json")
+    assert code == 0
+    gold, firsts = (json.loads(line) for line in out.splitlines())
+    assert (gold["exact"]["share"], gold["usd"], gold["against_first"]) == (1.0, None, [])
+    exact, rouge = firsts["against_first"]
+    assert (exact["measure"], rouge["measure"]) == ("exactly right", "ROUGE-L")
+    assert exact["difference"]["value"] == pytest.approx(firsts["exact"]["share"] - 1)
+    assert -1 < rouge["difference"]["value"] < 0
+    assert "ROUGE-L" in evaluate(*systems)[1]
 
 
 def test_the_ceiling_on_money_holds_and_the_rest_comes_with_more(evaluate, tmp_path):

@@ -1,11 +1,13 @@
 """The model that artifacts are compared with is held in what fits into memory, or the export says what is needed."""
 
+import math
 import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from conftest import demonstrations, write_rows
+from safetensors.numpy import load_file
 from test_export import make_model
 
 from edgedc.bundle import read_manifest
@@ -31,10 +33,13 @@ def test_this_machine_has_memory() -> None:
     assert 1 << 27 < free < 1 << 50
 
 
-def test_where_linux_does_not_say_it_is_all_that_the_machine_has(
+def test_memory_is_what_linux_says_else_all_that_the_machine_has(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("export.gate.memory.Path", lambda _: tmp_path / "absent")
+    monkeypatch.setattr("export.gate.memory.Path", lambda _: tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal:       16 kB\nMemAvailable:    7 kB\n")
+    assert available_memory() == 7168
+    (tmp_path / "meminfo").unlink()
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
     assert available_memory() == 4_096_000
     monkeypatch.delattr(os, "sysconf")
@@ -49,9 +54,18 @@ def test_float32_where_it_fits_else_16_bits_else_an_error(model: Path) -> None:
     assert said_for(model, None) == said_for(model, whole) == ("float32", [])
     dtype, (line,) = said_for(model, whole - 1)
     assert dtype == "bfloat16"
-    assert line.startswith("reference: held in bfloat16, 0.4 GB (float32 needs")
-    with pytest.raises(EdgedcError, match=r"needs about 0\.4 GB of memory \(bfloat16; .* or give --no-gate"):
+    assert line.startswith("reference: held in bfloat16, 0.4 GB (float32 needs 0.4 GB, and 0.4 GB are available): no")
+    needed = r"needs about 0\.4 GB of memory \(bfloat16; float32 0\.4 GB\), and 0\.4 GB are available: .*--no-gate"
+    with pytest.raises(EdgedcError, match=needed):
         said_for(model, half - 1)
+
+
+def test_what_a_model_takes_is_counted_from_its_weights(model: Path) -> None:
+    """Each weight, the largest matrix once more while it is merged, and the scores of 512 tokens twice."""
+    shapes = [tensor.shape for tensor in load_file(model / "model.safetensors").values()]
+    sizes = [math.prod(shape) for shape in shapes]
+    scored = 512 * max(shape[0] for shape in shapes)  # as a rule the most rows are the vocabulary's
+    assert reference_bytes(model, "float32") == 400_000_000 + 4 * (sum(sizes) + max(sizes) + 2 * scored)
 
 
 def test_sixteen_bits_are_those_that_are_stored(model: Path, tmp_path: Path) -> None:
