@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from edgedc.backends import open_backend
 from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.greedy import GreedyBackend
 from edgedc.backends.llamacpp import LlamaCppBackend
+from edgedc.backends.llamacpp_batch import Batch, Prompt
+from edgedc.backends.llamacpp_context import LlamaContext, Part, common
 from edgedc.backends.reply import Reply, Turned
 from edgedc.decomposition import parse
 from edgedc.errors import EdgedcError
@@ -99,6 +102,48 @@ def test_it_turns_where_another_way_was_nearest(place: str, nearest: dict[str, f
     made, _ = reply(model)
     assert (made.text, made.finish_reason, made.constrained) == (text, "stop", True)
     assert model.generate([], max_tokens=12).text.count("Who came?") > 1  # as nothing holds it to a list
+
+
+class Pool:
+    """What a batch needs of llama.cpp's context, of a model that is told."""
+
+    def __init__(self, model: Told) -> None:
+        self.model = model
+        self.known: dict[int, list[int]] = {}
+        self.rows: list[np.typing.NDArray[np.float32]] = []
+
+    def make_room(self, cells: int, *, apart: bool = False) -> None: ...
+
+    def free_cells(self) -> int:
+        return 1000
+
+    def shared(self, ids: Sequence[int]) -> int:
+        return len(ids)
+
+    def claim(self, sequence: int, ids: Sequence[int], *, keep: int, cells: int) -> int:
+        known = common(self.known.get(sequence, []), ids[:keep])
+        self.known[sequence] = list(ids[:known])
+        return known
+
+    def evaluate(self, parts: Sequence[Part]) -> None:
+        self.rows = []
+        for part in parts:
+            for token in part.ids:
+                self.known[part.sequence].append(token)
+                self.rows.append(self.model.row(self.known[part.sequence]))
+
+    def scores(self, token: int) -> "np.typing.NDArray[np.float32]":
+        return self.rows[token]
+
+    def release(self, sequence: int) -> None: ...
+
+
+def test_a_batch_goes_on_behind_what_was_taken_back() -> None:
+    model = Told(likes=told(who={" came": 9.0, " left": 8.0}))
+    replies = [Reply(model.text_of, frozenset([0]), 1, 60, ListGrammar(2), None, time.perf_counter()) for _ in range(3)]
+    prompts = [Prompt([0], reply, 100) for reply in replies]
+    made = [one for _, one in Batch(cast(LlamaContext, Pool(model)), prompts).results()]
+    assert [one.text for one in made if isinstance(one, Generation)] == ["1. Who came?\n2. Who left?"] * 3
 
 
 def test_what_was_tried_is_not_tried_again() -> None:
