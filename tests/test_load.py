@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from paced import COT, PRICE, SLACK, Plan, bench, questions, records, say, server, usage
 
 from edgedc.backends.greedy import one_by_one
-from edgedc.bench.load import Limits, Load, served
+from edgedc.bench.load import Limits, Load, served, spread
 from edgedc.bench.metrics import record_from
 from edgedc.bench.network import Network
 from edgedc.bench.pair import Provider, results_from, rows_beside, run_bench
@@ -112,6 +112,7 @@ def test_arrivals_are_poisson_and_the_same_for_a_seed() -> None:
     assert statistics.fmean(gaps) == pytest.approx(1 / 4, rel=0.03)
     assert statistics.stdev(gaps) == pytest.approx(1 / 4, rel=0.03)  # of an exponential: its mean
     assert Load().arrivals(3) is None
+    assert str(load) == "open loop, 4 questions/s at random times (Poisson, seed 0)"
 
 
 def test_after_a_stall_the_wait_of_those_behind_it_is_counted(tmp_path: Path) -> None:
@@ -144,6 +145,21 @@ def test_without_a_bound_nobody_waits_behind_a_stall(tmp_path: Path) -> None:
 
 
 # -- what must not break it
+
+
+def test_an_error_begins_nothing_more_and_what_is_under_way_is_kept() -> None:
+    begun, kept = [], []
+
+    def work(number: int, _: float) -> int:
+        begun.append(number)
+        if number == 1:
+            raise InputError("no")
+        time.sleep(0.3)
+        return number
+
+    with pytest.raises(InputError, match="no"):
+        spread(9, Load(concurrency=2), work, lambda number, _: kept.append(number))
+    assert (sorted(begun), kept) == ([0, 1], [0])
 
 
 def test_a_clock_that_jumps_moves_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
