@@ -169,6 +169,12 @@ def test_nothing_has_no_pairs() -> None:
     assert best_pairs([[], []]) == []
 
 
+def test_only_questions_that_both_answered_are_compared() -> None:
+    rows = {"a": [{"grade": 1.0}, {}, {"grade": 0.0}], "b": [{}, {"grade": 1.0}, {"grade": 1.0}], "none": [{}, {}, {}]}
+    (made,) = compare_systems("gsm8k", "accuracy", rows)
+    assert (made.first, made.second, made.difference.n, made.difference.value) == ("a", "b", 1, 1.0)
+
+
 def test_all_comparisons_are_adjusted_together() -> None:
     right = {"a": [1.0] * 40, "b": [0.0] * 10 + [1.0] * 30, "c": [1.0] * 40}
     rows = {name: [{"grade": grade} for grade in grades] for name, grades in right.items()}
