@@ -21,6 +21,7 @@ from edgedc.files import Row
 from edgedc.generation import Message
 from edgedc.prompts import solve_messages
 from edgedc.solvers.loopback import Timing, serve
+from edgedc.solvers.openai import host_of
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
 from train.calls.remote import Remote
@@ -400,7 +401,7 @@ def test_the_verb_says_what_is_kept_when_the_budget_is_reached(tmp_path: Path) -
         how = ["--solver-model", "big", "--solver-url", url, "--max-tokens", 50, "--prices", prices, "--retries", 0]
         result = verb(*how, "--max-cost", 0.0012, data, out)
     assert isinstance(result.exception, BudgetError)
-    assert "30 calls to make; about $" in result.stderr
+    assert f"30 calls to make, at {host_of(url)}; about $" in result.stderr
     assert f"Kept in {out}: {len(rows_of(out))} of 30 questions passed, $0.00" in result.stderr
 
 

@@ -19,6 +19,7 @@ from edgedc.errors import BudgetError, InputError, SolverTimeout
 from edgedc.generation import Generation
 from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
+from edgedc.solvers.openai import host_of
 from edgedc.solvers.scripted import ScriptedSolver
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks import Example, Selection, load_examples
@@ -261,6 +262,11 @@ def test_what_failed_calls_cost_is_counted_in_the_next_run(tmp_path):
         ({"temperature": 0.7, "draws": 2}, "the task's own decompositions are always the same"),
         ({"teacher_url": "http://127.0.0.1:1/v1"}, "--teacher-url needs --teacher"),
         ({"teacher": "no-such.gguf"}, "no-such.gguf: no such file"),
+        ({"teacher": "./nope"}, "./nope: no such file or folder, and no name in  edgedc models"),
+        ({"teacher": "~/nope"}, "~/nope: no such file"),
+        ({"teacher": "nope/"}, "nope/: no such file"),
+        ({"teacher": "tests/nope"}, "for a model of that name at a server add --teacher-url"),
+        ({"teacher": "default", "draws": 2, "temperature": 0.5}, "default: a model on this machine"),
         ({"teacher": "m", "teacher_url": "nonsense"}, "check --teacher-url"),
         ({"teacher": "m", "teacher_url": "http://127.0.0.1:1/v1", "max_cost": 1.0}, "no price is known for 'm'"),
     ],
@@ -287,7 +293,7 @@ def test_the_verb_teaches_over_http_within_its_budget(tmp_path):
         done = invoke("--max-cost", 1, *args)
         again = invoke("--max-cost", 1, *args)
     assert done.exit_code == again.exit_code == 0, done.output
-    assert "8 calls to make; about $" in done.stderr
+    assert f"8 calls to make, at {host_of(url)}; about $" in done.stderr
     assert "never more than $1 in all" in done.stderr
     assert "simulated" in done.stderr
     assert done.stdout.startswith(f"{out}: 8 rows: 8 ok; $0.0")

@@ -9,20 +9,21 @@ from typing import Any
 import click
 
 from edgedc.errors import BudgetError, SolverError
+from edgedc.words import counted
 from edgedc.workshop import workshop
 
 
 class Asking:
-    """`last` is the newest line about where the run stands."""
+    """`where` the model is: a host, or this machine. `last` is the newest line about where the run stands."""
 
-    def __init__(self, ceiling: float | None) -> None:
+    def __init__(self, where: str, ceiling: float | None) -> None:
         self.last = "nothing new"
-        self._ceiling = ceiling
+        self._where, self._ceiling = where, ceiling
         self._errors: set[str] = set()
         self._started = self._next = time.monotonic()
 
     def announce(self, projection: Any) -> None:
-        click.echo(_projected(projection, self._ceiling), err=True)
+        click.echo(_projected(projection, self._where, self._ceiling), err=True)
 
     def report(self, line: str, error: object = None, *, last: bool = False) -> None:
         """Often at first, then every half minute; and at once the first few things that go wrong."""
@@ -45,8 +46,8 @@ class Asking:
             raise
 
 
-def _projected(projection: Any, ceiling: float | None) -> str:
-    said = [f"{projection.calls} calls to make"]
+def _projected(projection: Any, where: str, ceiling: float | None) -> str:
+    said = [f"{counted(projection.calls, 'call')} to make, at {where}"]
     guessed = f"if replies have {workshop('train.calls.projection').GUESSED_REPLY} tokens"
     rests_on = f"as the {projection.measured} before" if projection.measured else guessed
     if projection.expected is not None:

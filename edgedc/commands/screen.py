@@ -26,7 +26,7 @@ def command(screensettings: Any, demonstrations: Path, out: Path) -> None:
     """
     module = workshop("train.teaching.screen")
     job = module.find_job(screensettings)
-    asking = Asking(screensettings.max_cost)
+    asking = Asking(job.solver.host, screensettings.max_cost)
 
     def report(now: Any) -> None:
         failed = f", {now.failed} calls failed" if now.failed else ""

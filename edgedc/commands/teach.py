@@ -42,7 +42,7 @@ def command(selection: Selection, teachsettings: Any, out: Path) -> None:
     if not any(True for _ in questions):
         raise InputError(f"{selection.data or selection.task}: no questions in split {selection.split!r}")
     teacher = workshop("train.teaching.teachers").find_teacher(teachsettings)
-    asking = Asking(teachsettings.max_cost)
+    asking = Asking(teacher.where, teachsettings.max_cost)
 
     def announce(projection: Any) -> None:
         if projection.calls and teachsettings.teacher != "gold":

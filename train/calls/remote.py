@@ -13,7 +13,7 @@ from edgedc.flags import flag
 from edgedc.generation import Message
 from edgedc.ledger import Budget
 from edgedc.prices import Price, find_price, known_price
-from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, check_server, most_tokens, open_solver
+from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, check_server, host_of, most_tokens, open_solver
 from edgedc.solvers.pace import Pace
 from edgedc.usage import Usage
 
@@ -64,6 +64,10 @@ class Remote:
     timeout_s: float = TIMEOUT_S
     retries: int = 0
     flags: tuple[str, str] = SOLVER_FLAGS
+
+    @property
+    def host(self) -> str:
+        return host_of(self.url)
 
     def worst(self, messages: Sequence[Message]) -> float:
         """The most that a call can cost, retries included, in US dollars; 0 where no price is known."""

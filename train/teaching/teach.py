@@ -28,8 +28,8 @@ SYNC_S = 1.0  # of rows that cost nothing, a loss of power may take so many seco
 class TeachSettings(CallSettings):
     teacher: str = flag(
         "gold",
-        "Teacher: a model's name at its server, the path of a bundle, model folder or GGUF file, or gold: the task's "
-        "own decompositions.",
+        "Teacher: a bundle, a model folder, a GGUF file or a name in  edgedc models; else a model's name at its "
+        "server; or gold: the task's own decompositions.",
     )
     teacher_url: str = flag("", "Its OpenAI-compatible server.  [EDGEDC_BASE_URL, OPENAI_BASE_URL, else OpenAI]")
     draws: int = flag(1, "Decompositions of each question.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgedc.backends import choose, open_choice
 from edgedc.bundle import MANIFEST
+from edgedc.catalogue import find_model
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, sha256_of
 from edgedc.generation import Backend
@@ -21,12 +22,16 @@ from .draws import Draw, Form, row_of
 if TYPE_CHECKING:
     from .teach import TeachSettings
 
+HERE = "this machine"
 FLAGS = ("--teacher", "--teacher-url")
 
 
 class Teacher(Protocol):
-    """A Job of train/calls/engines.py. `identity` is what of it determines a reply, `name` what its rows call it."""
+    """A Job of train/calls/engines.py. `identity` is what of it determines a reply, `name` what its rows call it, and
+    `where` a host or this machine."""
 
+    @property
+    def where(self) -> str: ...
     @property
     def name(self) -> str: ...
     @property
@@ -50,6 +55,7 @@ class GoldTeacher:
     identity: tuple[str, ...] = ("gold",)
     form: Form = Form()
     price: None = None
+    where: str = HERE
 
     def worst(self, draw: Draw) -> float:  # noqa: ARG002
         return 0.0
@@ -69,6 +75,10 @@ class RemoteTeacher:
 
     server: Remote
     form: Form
+
+    @property
+    def where(self) -> str:
+        return self.server.host
 
     @property
     def name(self) -> str:
@@ -106,6 +116,7 @@ class LocalTeacher:
     identity: tuple[str, ...]
     form: Form
     price: None = None
+    where: str = HERE
 
     def worst(self, draw: Draw) -> float:  # noqa: ARG002
         return 0.0
@@ -140,7 +151,7 @@ def find_teacher(settings: "TeachSettings") -> Teacher:
     Raises InputError for a model or a price that is not known, a missing key, and for what a teacher cannot do.
     """
     gold = settings.teacher == "gold"
-    local = not settings.teacher_url and Path(settings.teacher).exists()
+    local = None if gold or settings.teacher_url else _on_this_machine(settings.teacher)
     if (gold or local) and (settings.draws > 1 or settings.temperature > 0):
         who = "the task's own decompositions" if gold else f"{settings.teacher}: a model on this machine, whose replies"
         raise InputError(f"{who} are always the same: leave --draws and --temperature out")
@@ -150,13 +161,29 @@ def find_teacher(settings: "TeachSettings") -> Teacher:
         return GoldTeacher()
     form = Form("instruct-1", settings.max_subquestions, settings.shots, settings.temperature, settings.max_tokens)
     if local:
-        return _find_local(Path(settings.teacher), form)
-    if settings.teacher.endswith(".gguf"):
-        raise InputError(f"{settings.teacher}: no such file; for a model of that name at a server add --teacher-url")
+        return _find_local(local, form)
     server = find_remote(
         settings.teacher, settings.teacher_url, settings.temperature, settings.max_tokens, settings, FLAGS
     )
     return RemoteTeacher(server, form)
+
+
+def _on_this_machine(name: str) -> Path | None:
+    """Where the model is, by its path or as `find_model` knows it; None for a name that only a server can know.
+
+    Raises InputError for what can only be a path, or begins in a folder that is here, where nothing is: a path that was
+    mistyped is no question for a server, to be sent with a key.
+    """
+    path = find_model(Path(name))
+    if path.exists():
+        return path
+    in_folder = len(path.parts) > 1 and path.parent.is_dir()
+    if name.startswith((".", "/", "~")) or name.endswith(("/", ".gguf")) or in_folder:
+        raise InputError(
+            f"{name}: no such file or folder, and no name in  edgedc models; for a model of that name at a server add "
+            "--teacher-url"
+        )
+    return None
 
 
 def _find_local(path: Path, form: Form) -> LocalTeacher:
