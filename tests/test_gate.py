@@ -26,7 +26,16 @@ from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
 from export.artifacts import Weights
 from export.gate.gate import NEAR_TIE, THRESHOLDS, Limits, compare, gate
-from export.gate.observe import Observation, Observed, Reference, _lead, observe, reference_of
+from export.gate.observe import (
+    ONE_THREAD_BYTES,
+    Observation,
+    Observed,
+    Reference,
+    _lead,
+    observe,
+    reference_of,
+    threads_for,
+)
 from export.gate.prompts import ODD_STRINGS, Prompt, check_length, prompts_for
 from export.gguf.quantize import TYPES
 from export.onnx.to_onnx import PRECISIONS
@@ -111,6 +120,12 @@ def test_divergence_is_taken_where_the_reply_is_predicted(model: Path, bundle: P
     ).sum(1)
     assert observed.prompts[0].kl == pytest.approx(expected.tolist(), rel=0.2, abs=0.01)  # batches differ
     assert max(observed.prompts[0].kl) > 0.1
+    likeliest = worse.double().log_softmax(1).topk(2).values
+    assert observed.prompts[0].margin == pytest.approx(float((likeliest[:, 0] - likeliest[:, 1]).min()), abs=0.02)
+
+
+def test_small_models_run_on_one_thread() -> None:
+    assert (threads_for(ONE_THREAD_BYTES - 1), threads_for(ONE_THREAD_BYTES)) == (1, None)
 
 
 def test_another_template_is_caught(bundle: Path, reference: Reference, tmp_path: Path) -> None:
@@ -326,7 +341,8 @@ def test_what_counts_is_named_before_a_near_tie() -> None:
 @pytest.mark.parametrize(
     ("other", "lead"),
     [
-        ((7, 1, 2, 5), 3.0),  # another second token of the reply
+        ((7, 1, 5, 3), 0.75),  # another first token of the reply
+        ((7, 1, 2, 5), 3.0),  # another second one
         ((7, 1, 2), 1.0),  # its end, instead
         ((7, 1, 2, 3, 4), 0.5),  # and where the model ended: its likelier end token
         ((7, 6, 2, 3), None),  # other in the prompt
@@ -336,9 +352,11 @@ def test_what_counts_is_named_before_a_near_tie() -> None:
 def test_how_far_the_model_preferred_its_own_token(other: tuple[int, ...], lead: float | None) -> None:
     expected = Observation("r", (7, 1), "said", (7, 1, 2, 3), start=1)
     scores = np.zeros((3, 9), np.float32)  # behind the prompt, and behind each token of the reply
+    scores[0, [2, 5]] = 2, 1.25
     scores[1, [3, 5, 0, 8]] = 4, 1, 3, 2
     scores[2, [4, 0, 8]] = 5, 5.5, 2
     assert _lead(scores, expected, other, ends=[0, 8]) == lead
+    assert _lead(scores, expected, other, ends=[]) is None  # where nothing is known to end a reply
 
 
 def test_a_reply_that_is_another_says_where_it_parted(bundle: Path, reference: Reference, tmp_path: Path) -> None:
