@@ -455,6 +455,9 @@ def test_recorded_runs_are_shown_with_what_they_say_of_a_new_decomposer(evaluate
     assert chat["accuracy"]["share"] == pytest.approx(chat["published"]["published"], abs=0.02)
     assert {len(one) for one in found["left_out"].values()} == {5}
     assert found["estimates"] == []
+    out = evaluate("--replay", data_folder / "replay", "--limit", 30)[1]
+    assert "r, chatgpt" in out
+    assert "Errors, root mean square:" in out
 
     recording = data_folder / "replay" / "chatgpt" / "eval_finetune_medium_first660.jsonl"
     args = ("--replay", data_folder / "replay", "--decomposer", recording, "--limit", 30)
@@ -462,6 +465,7 @@ def test_recorded_runs_are_shown_with_what_they_say_of_a_new_decomposer(evaluate
     assert code == 0
     assert "ESTIMATES for these questions: no solver was asked" in out
     assert "ROUGE-L F1" in out
+    assert [line.partition(":")[0] for line in out.splitlines()[-2:]] == sorted({solver for solver, _ in runs})
     code, out, _ = evaluate(*args, "--json")
     for made in json.loads(out)["estimates"]:
         assert made["interval"][0] < made["value"] < made["interval"][1]
