@@ -203,7 +203,7 @@ def main() -> int:
 
 
 def prepare(source: Path, quantization: str, scratch: Path, asked: Sequence[Problem]) -> Setup:
-    from export.onnx.to_onnx import to_onnx
+    from optimum.exporters.onnx import main_export
 
     bundle = scratch / "bundle"
     command = [sys.executable, "-m", "edgedc", "export", "--no-gate", "--quantization", quantization]
@@ -211,10 +211,7 @@ def prepare(source: Path, quantization: str, scratch: Path, asked: Sequence[Prob
     manifest = read_manifest(bundle)
     choice = choose(bundle, engine="llamacpp")
     assert choice.artifact is not None
-    to_onnx(source, scratch / "onnx", "fp32")
-    for name in ("config.json", "generation_config.json"):  # optimum asks for them beside the graph
-        if (source / name).is_file():
-            (scratch / "onnx" / name).write_bytes((source / name).read_bytes())
+    main_export(str(source), scratch / "onnx", task="text-generation-with-past", dtype="fp32", do_validation=False)
     style, cap = manifest.prompt_style, manifest.max_subquestions
     messages = [decompose_messages(problem.question, style=style, cap=cap) for problem in asked]
     return Setup(bundle, bundle / choice.artifact.path, source, scratch / "onnx", 0, messages)

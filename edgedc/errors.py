@@ -16,6 +16,8 @@ The message is one line: it names the input, what is wrong, and what to do about
 bug and keeps its traceback.
 """
 
+import importlib.util
+
 
 class EdgedcError(Exception):
     exit_code = 1
@@ -33,6 +35,16 @@ class MissingExtra(InputError):
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         super().__init__(f"{package} is not installed: run  pip install 'edgedc[{extra}]'")
+
+
+def need(module: str, package: str, extra: str) -> None:
+    """Raises MissingExtra where there is no such module; it is not imported, those above it are."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise MissingExtra(package, extra)
 
 
 class GateError(EdgedcError):

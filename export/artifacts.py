@@ -16,7 +16,7 @@ from .gguf.quantize import UNQUANTIZED, contents, fallback, quantize
 from .gguf.to_gguf import Kind, Source, to_gguf
 from .model.families import is_known
 from .model.weights import open_weights
-from .onnx.to_onnx import to_onnx
+from .onnx.to_onnx import exporter, to_onnx
 from .staging import link
 
 Say = Callable[[str], None]
@@ -75,7 +75,7 @@ def make_onnx(
     model: Path, folder: Path, precision: str, provider: str, context: int, parameters: int, say: Say
 ) -> Artifact:
     """Write a graph into a folder of its own: onnx for fp32, else onnx-PRECISION, with -cuda behind where it is."""
-    say(f"onnx {precision}: exporting with {'optimum' if precision == 'fp32' else 'GenAI'}, which takes a while")
+    say(f"onnx {precision}: exporting with {exporter(model, precision)}, which takes a while")
     started = time.perf_counter()
     label = precision if provider == "cpu" else f"{precision}-{provider}"
     place = "onnx" if label == "fp32" else f"onnx-{label}"

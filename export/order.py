@@ -1,12 +1,11 @@
 """What to export, and everything about it that can be checked before the work starts."""
 
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgedc.bundle import Format
-from edgedc.errors import InputError, MissingExtra
+from edgedc.errors import InputError, need
 
 from .gguf.quantize import UNQUANTIZED, types_of
 from .model.families import is_known
@@ -69,7 +68,7 @@ def check_order(model: Path, order: Order) -> None:
     """Raises InputError for an order that cannot be carried out for a model, MissingExtra for a missing package."""
     for use in (*order.formats, *(["gate"] if order.gated else [])):
         for package in PACKAGES[use]:
-            _need(package, package)
+            need(package, package, "export")
     if "gguf" in order.formats:
         types = order.types  # raises what is wrong with them
         if order.calibrate and order.max_drop is None and set(types) <= set(UNQUANTIZED):
@@ -86,16 +85,5 @@ def check_order(model: Path, order: Order) -> None:
             raise InputError("--adapter is added while a GGUF is written; for ONNX merge first with  edgedc merge")
         for precision in order.graphs:
             check_onnx(model, precision, order.provider)
-            if precision == "fp32":
-                _need("optimum.exporters.onnx", "optimum-onnx")
     if order.adapter and not is_known(model):
         raise InputError(f"{model}: --adapter cannot be added to this family; merge first with  edgedc merge")
-
-
-def _need(module: str, package: str) -> None:
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise MissingExtra(package, "export")

@@ -355,7 +355,7 @@ def test_an_interrupt_leaves_nothing(random_model: Path, tmp_path: Path) -> None
     command = [sys.executable, "-m", "edgedc", "export", "--no-gate", "--format", "gguf", "--format", "onnx"]
     with subprocess.Popen([*command, str(random_model), str(tmp_path / "out")], stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        while b"exporting with optimum" not in (line := process.stderr.readline()):
+        while b"exporting with GenAI" not in (line := process.stderr.readline()):
             assert line
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ from export.onnx.to_onnx import check_onnx, check_precision, to_onnx
 CONTEXT = 200
 QUESTIONS = [decompose_messages(p.question, style="compact-1", cap=5) for p in problems("train", 6)]
 KINDS = (("fp32", "cpu"), ("int8", "cpu"), ("int4", "cpu"), ("fp16", "cuda"))
-BUILT = KINDS[1:]
+OPTIMUM = ("fp32", "optimum")
+needs_optimum = pytest.mark.skipif(
+    find_spec("optimum") is None, reason="optimum, which needs transformers 4.57, is not installed"
+)
+EVERY = (*KINDS, pytest.param(OPTIMUM, marks=needs_optimum))
 # How often the likeliest token must be the model's, after every token of six prompts and replies.
 # A graph that computes something else agrees in a fifth of them, by what all replies have in common.
 AGREEMENT = {"fp32": 1.0, "fp16": 0.99, "int8": 0.96, "int4": 0.9}
@@ -43,9 +48,19 @@ class Export:
 
 @pytest.fixture(scope="module")
 def exports(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Export]:
-    """Graphs for CUDA run on the CPU too: the same operators, in float16."""
+    """Graphs for CUDA run on the CPU too: the same operators, in float16. OPTIMUM where it is installed."""
     root = tmp_path_factory.mktemp("onnx")
-    return {kind: Export(model_folder, root / "-".join(kind), *kind) for kind in KINDS}
+    made = {kind: Export(model_folder, root / "-".join(kind), *kind) for kind in KINDS}
+    if find_spec("optimum"):
+        made[OPTIMUM] = Export(by_optimum(model_folder, root / "model"), root / "optimum", "fp32", "cpu")
+    return made
+
+
+def by_optimum(model: Path, copy: Path) -> Path:
+    """The same model, with a rope that the builder does not make, and that is no other in so short a context."""
+    shutil.copytree(model, copy)
+    edit_json(copy / "config.json", rope_scaling={"rope_type": "dynamic", "factor": 1.0})
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +68,7 @@ def reference(model_folder: Path) -> TransformersBackend:
     return TransformersBackend(model_folder, threads=1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_every_precision_decomposes_as_the_model_does(kind, exports, reference) -> None:
     backend = exports[kind].backend
     agreed = []
@@ -75,7 +90,7 @@ def test_genais_generator_says_the_same(exports, families) -> None:
     import onnxruntime_genai
 
     random = families[-1]
-    backends = {exports[kind].folder: exports[kind].backend for kind in (("int8", "cpu"), ("int4", "cpu"))}
+    backends = {exports[kind].folder: exports[kind].backend for kind in KINDS if kind[1] == "cpu"}
     backends[random / "onnx"] = OnnxBackend(random / "onnx" / "model.onnx", random, threads=1)
     for folder, backend in backends.items():
         model = onnxruntime_genai.Model(str(folder))
@@ -97,7 +112,7 @@ def test_genais_generator_says_the_same(exports, families) -> None:
 def test_the_context_is_the_bundles(exports, model_folder) -> None:
     trained = json.loads((model_folder / "config.json").read_text("utf-8"))["max_position_embeddings"]
     assert trained > CONTEXT
-    for kind in BUILT:
+    for kind in KINDS:
         config = json.loads((exports[kind].folder / "genai_config.json").read_text("utf-8"))
         assert (config["model"]["context_length"], config["search"]["max_length"]) == (CONTEXT, CONTEXT)
         assert (config["search"]["do_sample"], config["search"]["num_beams"]) == (False, 1)
@@ -113,19 +128,17 @@ def test_the_context_is_the_bundles(exports, model_folder) -> None:
 def test_the_details_say_what_was_made(exports) -> None:
     for kind, export in exports.items():
         details = export.details
-        assert (details["precision"], details["provider"]) == kind
+        assert (details["precision"], details["provider"]) == (kind if kind in KINDS else ("fp32", "cpu"))
         assert export.names[: 1 + len(details["external_data"])] == ["model.onnx", *details["external_data"]]
         assert sorted(path.name for path in export.folder.iterdir()) == sorted(export.names)
         assert details["opset"] >= 14
-    fp32, int4 = (exports[kind].details for kind in (("fp32", "cpu"), ("int4", "cpu")))
-    assert fp32["builder"].startswith("optimum-onnx ")
-    assert int4["builder"].startswith("onnxruntime-genai ")
-    assert int4["nodes"] < fp32["nodes"] / 5
+        assert details["builder"].startswith("optimum-onnx " if kind == OPTIMUM else "onnxruntime-genai ")
+        assert details["nodes"] < 100 or kind == OPTIMUM
     sizes = [sum((exports[k].folder / f).stat().st_size for f in exports[k].names[:2]) for k in KINDS]
     assert sizes[2] < sizes[1] < sizes[0]
 
 
-@pytest.mark.parametrize("kind", [("fp32", "cpu"), ("int4", "cpu")])
+@pytest.mark.parametrize("kind", [("fp32", "cpu"), ("int4", "cpu"), EVERY[-1]])
 def test_a_common_beginning_is_computed_once(kind, exports) -> None:
     backend = exports[kind].backend
     backend.generate([Message(role="user", content="?")], max_tokens=1)
@@ -265,6 +278,31 @@ def test_a_model_that_would_be_built_wrong_is_refused(damage, said, model_folder
             export()
         assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [("4.57.6", "0.18.0", "needs transformers 5"), ("4.57.6", "0.15.2", ""), ("5.24.0", "0.18.0", "")],
+)
+def test_a_builder_that_transformers_is_too_old_for_is_named(old, new, said, model_folder, monkeypatch) -> None:
+    monkeypatch.setattr(genai, "version", {"transformers": old, "onnxruntime-genai": new}.get)
+    if said:
+        with pytest.raises(InputError, match=f"{new} {said}, and {old} is installed: run  pip install"):
+            check_onnx(model_folder, "fp32")
+    else:
+        check_onnx(model_folder, "fp32")
+
+
+@needs_optimum
+def test_what_only_optimum_exports_names_its_extra(model_folder, tmp_path, monkeypatch) -> None:
+    model = by_optimum(model_folder, tmp_path / "model")
+    check_onnx(model, "fp32")
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name.startswith("optimum") else find_spec(name)
+    )
+    with pytest.raises(MissingExtra, match=r"optimum-onnx is not installed: run  pip install 'edgedc\[optimum\]'"):
+        check_onnx(model, "fp32")
+    check_onnx(model_folder, "fp32")
 
 
 def test_rows_that_int4_cannot_pack_are_refused_before_the_work(tmp_path: Path) -> None:

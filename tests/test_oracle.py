@@ -237,6 +237,18 @@ def test_what_the_official_converter_refuses_is_an_error_that_leaves_nothing(
     assert "AbacusForCausalLM is not supported" in capfd.readouterr().err
 
 
+def test_layers_for_drafting_are_not_asked_for(tmp_path: Path) -> None:
+    """transformers leaves Qwen 3.5's out of what it saves, and the converter insisted on them."""
+    for kind, flags in (("qwen3_5_text", ["--no-mtp"]), ("gemma2", [])):
+        model = tmp_path / kind
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps({"model_type": kind}), "utf-8")
+        script = f"import sys\nassert sys.argv[6:] == {flags}, sys.argv\nopen(sys.argv[3], 'w').write('made')\n"
+        (model / "convert_hf_to_gguf.py").write_text(script, "utf-8")
+        convert_with_llama_cpp(model, tmp_path / f"{kind}.gguf", "f16", model)
+        assert (tmp_path / f"{kind}.gguf").read_text("utf-8") == "made"
+
+
 def test_a_folder_without_the_converter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--llama-cpp .*: no convert_hf_to_gguf.py"):
         find_converter(tmp_path, print)

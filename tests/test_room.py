@@ -54,7 +54,7 @@ def test_sizes_are_foreseen(format: Format, model: Path, tmp_path: Path) -> None
 def test_a_full_disk_is_foreseen_by_whatever_way(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make_model(tmp_path / "tiny")
+    model = make_model(tmp_path / "tiny", max_position_embeddings=2048)  # room for the gate's questions
     if "--llama-cpp" in flags:  # of a family that only llama.cpp's own converter knows; it would be asked next
         edit_json(model / "config.json", model_type="gpt_neox")
         converter = tmp_path / "llama.cpp"

@@ -60,6 +60,7 @@ class TransformersBackend(GreedyBackend):
             )
             if read["missing_keys"]:  # transformers has drawn them by lot
                 raise ValueError(f"its weights lack {min(read['missing_keys'])}: copy or make the model again")
+            cap_attention(self._model)
             self._model.eval()
             if adapter:
                 hush_bitsandbytes()
@@ -126,6 +127,15 @@ class TransformersBackend(GreedyBackend):
                 )
             past = made.past_key_values
             ids = [(yield made.logits[0, -1].float().numpy())]
+
+
+def cap_attention(model: Any) -> None:
+    """Have a model whose attention scores are capped (Gemma 2) compute with the caps.
+
+    PyTorch's kernel knows of none, and transformers 4.57 takes it all the same.
+    """
+    if getattr(model.config, "attn_logit_softcapping", None) and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def marks_of(tokenizer: Any) -> Marks:

@@ -22,6 +22,8 @@ from edgedc.files import beside, read_object
 from .vocab_bpe import normalizer_of
 
 SCRIPT = "convert_hf_to_gguf.py"
+# Families whose further layers, for drafting tokens, transformers leaves out, and the converter insists on unless told.
+_DRAFTING = ("qwen3_5", "qwen3_next")
 # What of llama.cpp is kept: about 2 of the archive's 77 MB.
 KEPT = (SCRIPT, "convert_lora_to_gguf.py", "conversion", "gguf-py", "LICENSE")
 # The sha256 of llama-cpp-python's source distribution at the package index, by version.
@@ -63,6 +65,8 @@ def convert_with_llama_cpp(model: Path, out: Path, kind: str, llama_cpp: Path) -
     environment |= {"HF_HUB_OFFLINE": "1"}  # everything it needs is in the model's folder
     with beside(out) as path:
         command = [sys.executable, str(llama_cpp / SCRIPT), str(model), "--outfile", str(path), "--outtype", kind]
+        if str(read_object(model / "config.json").get("model_type")).startswith(_DRAFTING):
+            command.append("--no-mtp")
         code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, env=environment, check=False).returncode
         if code or not path.is_file():
             raise EdgedcError(f"{model}: llama.cpp's own converter cannot convert it (exit code {code}); see above")

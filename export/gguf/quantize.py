@@ -189,9 +189,9 @@ def estimate(tensors: Sequence[StoredTensor], kind: str) -> int:
 
 
 def _bits(tensor: StoredTensor, kind: str, output: str) -> float:
-    narrow = tensor.shape[0] % K_ROW != 0
     if not tensor.is_matrix:
         return tensor.bits_per_weight
+    narrow = tensor.shape[0] % K_ROW != 0
     if tensor.name == output and TYPES[kind].bits < OUTPUT_NARROW:
         return OUTPUT_NARROW if narrow else OUTPUT_BITS
     return TYPES[kind].narrow if narrow else TYPES[kind].bits

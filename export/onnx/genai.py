@@ -1,4 +1,4 @@
-"""Builds int8, int4 and fp16 graphs with the model builder of ONNX Runtime GenAI: few nodes, of contrib operators.
+"""Builds graphs with the model builder of ONNX Runtime GenAI: few nodes, of contrib operators.
 
 What it makes is run by onnxruntime alone, or by GenAI's own generator, for which genai_config.json and the tokenizer
 stand beside the graph. https://onnxruntime.ai/docs/genai/howto/build-model.html
@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from .first_score import add_first_score
 from .ways import other_ways, rope_types
 
 # The architectures whose graphs were compared with transformers', and the rope scalings that reach the graph. The
-# builder (0.15.2) drops others without a word, and builds graphs for other architectures that compute something else.
+# builder (0.15.2, 0.18.0) drops others without a word, and builds graphs for other architectures that compute something
+# else.
 ROPE_TYPES = {
     "LlamaForCausalLM": ("default", "llama3"),
     "MistralForCausalLM": ("default", "linear"),
@@ -32,7 +34,7 @@ ROPE_TYPES = {
 
 # int8 cannot quantise an embedding that the output layer shares. Of int4's methods k_quant_mixed, which gives the
 # sensitive matrices eight bits, keeps the model's text; the default one visibly does not.
-OPTIONS = {"int8": {"shared_embeddings": "false"}, "int4": {"algo_config": "k_quant_mixed"}, "fp16": {}}
+OPTIONS = {"int8": {"shared_embeddings": "false"}, "int4": {"algo_config": "k_quant_mixed"}, "fp16": {}, "fp32": {}}
 
 BLOCK = 32  # how many numbers of a row share a scale in the builder's int4
 
@@ -50,6 +52,16 @@ GREEDY = {
     "top_k": 1,
     "top_p": 1.0,
 }
+
+
+def check_versions() -> None:
+    """Raises InputError for a builder that cannot be imported beside the transformers that is installed."""
+    old, new = version("transformers"), version("onnxruntime-genai")
+    if int(old.split(".")[0]) < 5 and tuple(map(int, new.split(".")[:2])) > (0, 15):
+        raise InputError(
+            f"onnxruntime-genai {new} needs transformers 5, and {old} is installed: run  "
+            "pip install 'onnxruntime-genai<0.16'"
+        )
 
 
 def check_model(model: Path, precision: str) -> None:
@@ -110,8 +122,7 @@ def build(model: str, out: Path, precision: str, provider: str, context_length: 
     arguments = (None, model, str(out), precision, provider, cache)
     options: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", **OPTIONS[precision]}
     builder.check_extra_options(*arguments, options)
-    # what the builder takes for the context's length, before max_position_embeddings, which yarn and others also read
-    options["hf_details"]["hf_config"].seq_length = context_length
+    _prepare(options["hf_details"]["hf_config"], Path(model), context_length)
     builder.create_model(*arguments, **options)
     shutil.rmtree(cache, ignore_errors=True)
     _write_config(Path(model), out / "genai_config.json", context_length)
@@ -121,6 +132,21 @@ def build(model: str, out: Path, precision: str, provider: str, context_length: 
         if (Path(model) / name).is_file():
             shutil.copyfile(Path(model) / name, out / name)
     return f"onnxruntime-genai {onnxruntime_genai.__version__}"
+
+
+def _prepare(config: Any, model: Path, context_length: int) -> None:
+    """Say what the builder looks for elsewhere than where transformers has it."""
+    # before max_position_embeddings, which yarn and others also read
+    config.seq_length = context_length
+    # From 0.18 on a window is given to the layers that are said to have one, which Mistral's config leaves unsaid.
+    windows = read_windows(model)
+    slides = [window < windows.context for window in windows.layers]
+    config.layer_types = ["sliding_attention" if sliding else "full_attention" for sliding in slides]
+    ropes = getattr(config, "rope_parameters", None) or {}
+    if "full_attention" in ropes:  # Gemma 3's, from transformers 5 on
+        config.rope_parameters = dict(ropes["full_attention"])
+        config.rope_theta = config.rope_parameters["rope_theta"]
+        config.rope_local_base_freq = ropes["sliding_attention"]["rope_theta"]
 
 
 def _write_config(model: Path, path: Path, context_length: int) -> None:

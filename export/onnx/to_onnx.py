@@ -1,15 +1,14 @@
-"""Converts a model folder to an ONNX graph with KV cache: fp32 by way of optimum, the others by GenAI's builder."""
+"""Converts a model folder to an ONNX graph with KV cache: by GenAI's builder, or as fp32 also by way of optimum."""
 
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgedc.child import in_child
-from edgedc.errors import InputError, MissingExtra
+from edgedc.errors import InputError, need
 from edgedc.files import read_object
 
 from ..model.weights import open_weights
@@ -38,19 +37,35 @@ def check_precision(precision: str, provider: str = "cpu") -> None:
 def check_onnx(model: Path, precision: str, provider: str = "cpu") -> None:
     """All that can be said about an export before it starts: what `to_onnx` raises, but for damaged weights."""
     check_precision(precision, provider)
-    if precision.lower() == "fp32":
+    if exporter(model, precision) == "optimum":
         check_rope(model)
+        need("optimum.exporters.onnx", "optimum-onnx", "optimum")
         return
-    for package in ("onnxruntime-genai", "onnx-ir"):
-        if importlib.util.find_spec(package.replace("-", "_")) is None:
-            raise MissingExtra(package, "export")
+    need("onnxruntime_genai", "onnxruntime-genai", "export")
+    need("onnx_ir", "onnx-ir", "export")
+    genai.check_versions()
     genai.check_model(model, precision.lower())
+
+
+def exporter(model: Path, precision: str) -> Literal["GenAI", "optimum"]:
+    """Who makes the graph: in fp32, optimum where GenAI's builder is not proven.
+
+    Of a Llama of 60 million weights the builder's graph has the same scores as optimum's, and decodes 1.2 to 1.4 times
+    as fast.
+    """
+    if precision.lower() != "fp32":
+        return "GenAI"
+    try:
+        genai.check_model(model, "fp32")
+    except InputError:
+        return "optimum"
+    return "GenAI"
 
 
 def to_onnx(
     model: Path, folder: Path, precision: str = "fp32", provider: str = "cpu", *, context_length: int = 0
 ) -> tuple[list[str], dict[str, Any]]:
-    """Write model.onnx, its external data and, but for fp32, what GenAI's generator needs into `folder`; or nothing.
+    """Write model.onnx, its external data and, where GenAI made it, what its generator needs into `folder`; or nothing.
 
     `context_length` is the bundle's, 0 the one in config.json: the longest sequence that a built graph can run, and
     genai_config.json's max_length. Returns the files' names, the graph first, then its external data; and the details
@@ -59,15 +74,16 @@ def to_onnx(
     """
     check_onnx(model, precision, provider)
     precision, provider = precision.lower(), provider.lower()
-    if precision != "fp32":
+    by = exporter(model, precision)
+    if by == "GenAI":
         context_length = _context_length(model, context_length)
     for tensor in open_weights(model).values():
         tensor.read()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".onnx.", dir=folder.parent) as stage:
-        (details,) = in_child("exporting to ONNX", _export, str(model), stage, precision, provider, context_length)
+        (details,) = in_child("exporting to ONNX", _export, str(model), stage, by, precision, provider, context_length)
         graph = ["model.onnx", *details["external_data"]]
-        rest = [] if precision == "fp32" else ["genai_config.json", *genai.TOKENIZER_FILES]
+        rest = [] if by == "optimum" else ["genai_config.json", *genai.TOKENIZER_FILES]
         names = [name for name in (*graph, *rest) if (Path(stage) / name).is_file()]
         folder.mkdir(exist_ok=True)
         for name in names:
@@ -82,10 +98,12 @@ def _context_length(model: Path, asked: int) -> int:
     return min(asked or trained, trained)
 
 
-def _export(model: str, stage: str, precision: str, provider: str, context_length: int) -> Iterator[dict[str, Any]]:
+def _export(
+    model: str, stage: str, by: str, precision: str, provider: str, context_length: int
+) -> Iterator[dict[str, Any]]:
     out = Path(stage)
     details: dict[str, Any] = {"precision": precision, "provider": provider}
-    if precision == "fp32":
+    if by == "optimum":
         details["builder"] = _by_optimum(model, out)
     else:
         details["builder"] = genai.build(model, out, precision, provider, context_length)

@@ -20,6 +20,7 @@ from transformers.utils import cached_file, is_flash_attn_2_available
 
 from edgedc.adapter import base_sha256
 from edgedc.backends.chat import check_heard
+from edgedc.backends.transformers import cap_attention
 from edgedc.bundle import check_layers, check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
@@ -173,6 +174,8 @@ def load_base(
         raise InputError(f"{which}: its weights lack {min(read['missing_keys'])}: copy or download the model again")
     if not Path(name).is_dir():  # `find_base` has looked into a folder
         check_layers(files_of(name, getattr(model.config, "_commit_hash", None) or ""))
+    model = text_part(model)
+    cap_attention(model)
     if quantised and model.device.type == "cpu":
         _settle_on_cpu(model)
     if not tokenizer.chat_template:
@@ -183,6 +186,20 @@ def load_base(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model
+
+
+def text_part(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, or of one that sees and hears too the part that reads and writes, as a model of its own."""
+    config = model.config.get_text_config()
+    if config is model.config:
+        return model
+    with torch.device("meta"):
+        part = AutoModelForCausalLM.from_config(config, attn_implementation=model.config._attn_implementation)
+    place = next(name for name, layers in part.named_modules() if layers is part.get_decoder())
+    part.set_submodule(place, model.get_decoder())
+    part.set_output_embeddings(model.get_output_embeddings())
+    part.generation_config = model.generation_config
+    return part
 
 
 def _quoted(folder: Path) -> str:
@@ -207,6 +224,10 @@ def with_adapter(model: PreTrainedModel, settings: TrainSettings) -> Any:
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear",
+        # Mamba's kernels for GPUs multiply with that weight themselves, and an adapter would have no part in it.
+        exclude_modules=[
+            f"{name}.out_proj" for name, layer in model.named_modules() if hasattr(layer, "ssm_state_size")
+        ],
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, config)

@@ -1,0 +1,71 @@
+"""Bases that are more than a decoder of text, or decode in another way than most."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_export import make_model, make_tokenizer
+from transformers import AutoModelForCausalLM, FalconH1Config, Gemma3Config, Gemma3ForConditionalGeneration
+
+from edgedc.backends.transformers import TransformersBackend
+from export.gguf.quantize import estimate
+from export.gguf.tensors import StoredTensor
+from train.fitting.base import load_base, with_adapter
+from train.settings import TrainSettings
+
+IDS = list(range(5, 45))
+SIZES = {"vocab_size": 416, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 3, "bos_token_id": None, "pad_token_id": 0}
+
+
+def scores(model: torch.nn.Module) -> np.ndarray:
+    with torch.inference_mode():
+        return model.eval()(input_ids=torch.tensor([IDS])).logits[0].float().numpy()
+
+
+def test_of_a_base_that_sees_the_part_that_writes_is_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    eye = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    eye |= {"image_size": 28, "patch_size": 14}
+    text = SIZES | HEADS | {"query_pre_attn_scalar": 16, "max_position_embeddings": 512}
+    whole = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=eye, mm_tokens_per_image=4))
+    whole.save_pretrained(tmp_path / "base")
+    make_tokenizer(tmp_path / "base")
+
+    tokenizer, part = load_base(str(tmp_path / "base"), dtype=torch.float32)
+    assert part.config.model_type == "gemma3_text"
+    assert not any("vision" in name for name, _ in part.named_parameters())
+    assert np.array_equal(scores(part), scores(whole))
+    part.save_pretrained(tmp_path / "part")
+    tokenizer.save_pretrained(tmp_path / "part")
+    backend = TransformersBackend(tmp_path / "part", threads=1)
+    assert backend.context_length == 512
+    assert np.allclose(backend.logits(IDS, start=0), scores(whole), atol=1e-5)
+
+
+def test_attention_is_capped_where_the_model_caps_it(tmp_path: Path) -> None:
+    """PyTorch's kernel has no caps, and transformers 4.57 took it for Gemma 2."""
+    folder = make_model(tmp_path / "base", "gemma2", hidden=64, query_pre_attn_scalar=1, attn_logit_softcapping=2.0)
+    exact = scores(AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32))
+    assert np.allclose(TransformersBackend(folder, threads=1).logits(IDS, start=0), exact, atol=1e-5)
+    assert np.allclose(scores(load_base(str(folder), dtype=torch.float32)[1]), exact, atol=1e-5)
+
+
+def test_mambas_output_is_not_adapted() -> None:
+    """Where its kernels for GPUs run they read that weight past an adapter, and peft refuses it in some families."""
+    mamba = {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1}
+    model = AutoModelForCausalLM.from_config(FalconH1Config(**SIZES, **HEADS, **mamba))
+    adapted = [
+        name for name, _ in with_adapter(model, TrainSettings(lora_rank=2)).named_parameters() if "lora_A" in name
+    ]
+    assert any("mamba.in_proj" in name for name in adapted)
+    assert any("o_proj" in name for name in adapted)
+    assert not any("out_proj" in name for name in adapted)
+
+
+@pytest.mark.parametrize("kind", ["f16", "q4_k_m"])
+def test_a_single_number_is_a_tensor_too(kind: str) -> None:
+    """Apertus has some in each layer."""
+    matrix = StoredTensor("blk.0.ffn_up.weight", "f32", (256, 4), 32.0)
+    assert estimate([matrix, StoredTensor("xielu.beta", "f32", (), 32.0)], kind) == estimate([matrix], kind) + 4
