@@ -101,29 +101,28 @@ def key_of(*parts: object) -> str:
 
 
 class RowAppender:
-    """Appends JSONL rows that carry a `key`, and keeps none of them in memory.
+    """Appends JSONL rows that begin with a `key`, and keeps none of them in memory.
 
     Opening gives each row that is there to `seen`, which may raise; then it drops a last line that a kill left
     incomplete. Raises InputError for a file that holds anything else than such rows, or that another process appends
     to, and leaves it as it was. A row outlives this process when `write` returns, and a loss of power at most `sync_s`
-    seconds later, or when the block ends. A file that stays empty is removed then.
+    seconds later, or when the block ends. A file that was empty, or not there, and stays so is removed then.
     """
 
     def __init__(self, path: Path, seen: Callable[[Row], None], *, sync_s: float = 0.0) -> None:
         self.path, self._sync_s, self._synced = path, sync_s, time.monotonic()
+        _check_place(path)
         try:
-            if path.exists() and not path.is_file():
-                raise InputError(f"{path}: cannot be written: not a regular file; give another")
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
-        except FileExistsError as error:
-            raise InputError(f"{path}: cannot be written: {error.filename} is not a folder") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
         try:
             lock(self._file, path)
-            self._end = _go_through(path, seen)
+            self._new = not os.fstat(self._file.fileno()).st_size
+            self._end, ended = _go_through(path, seen)
             self._file.truncate(self._end)
+            if not ended:
+                self._end += self._file.write(b"\n")
         except BaseException:
             self._file.close()
             raise
@@ -151,8 +150,8 @@ class RowAppender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._file:
-            if not self._end:
-                self.path.unlink(missing_ok=True)
+            if self._new and not self._end:
+                _target(self.path).unlink(missing_ok=True)
                 return
             try:
                 self._sync()
@@ -198,16 +197,23 @@ def lock(file: IO[bytes], path: Path) -> None:
         raise InputError(f"{path}: another process is writing to it; wait for it to end, or write to another")
 
 
-def _go_through(path: Path, seen: Callable[[Row], None]) -> int:
-    """Give `seen` each row of a file that a RowAppender wrote. Returns the byte behind the last whole line."""
-    end = 0
+_BEGINNING = b'{"key": "'  # of every row
+
+
+def _go_through(path: Path, seen: Callable[[Row], None]) -> tuple[int, bool]:
+    """Give `seen` each row of a file that a RowAppender wrote.
+
+    Returns the byte behind the last whole row, and whether its line ends there: an editor may have left that out. A
+    last line that is not whole is the rest of a killed write only where it begins as a row does.
+    """
+    end, ended = 0, True
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                if not b'{"'.startswith(line[:2]):
+            if not line.endswith(b"\n") and not _is_json(line):
+                if line[: len(_BEGINNING)] != _BEGINNING[: len(line)]:
                     raise InputError(f"{path}: its last line is not one that edgedc wrote; write to another file")
                 break
-            end += len(line)
+            end, ended = end + len(line), line.endswith(b"\n")
             if not line.strip():
                 continue
             row = _row(line.decode("utf-8", errors="replace"), f"{path}:{number}")
@@ -216,12 +222,53 @@ def _go_through(path: Path, seen: Callable[[Row], None]) -> int:
                     f"{path}:{number}: not a row that edgedc wrote (no `key`); give another file to write to"
                 )
             seen(row)
-    return end
+    return end, ended
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _check_place(path: Path) -> None:
+    """Make the folder that a file is to stand in. Raises InputError where no file can be, or something else is."""
+    if str(path) == "-":
+        raise InputError("-: cannot be stdout; name a file")
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: cannot be written: not a regular file; give another")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"{path}: cannot be written: {error.filename} is not a folder") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def check_writable(path: Path, reader: Callable[[Path], object], *others: Path | None) -> None:
+    """Raises InputError where `write_text` must not put a file, or cannot, so that this is known before the work.
+
+    It must not replace what `reader` refuses, which reads what is written there, nor one of the `others` that are
+    written too. What a verb reads is another kind of file than what it writes, and so is safe as well.
+    """
+    for other in others:
+        if other and os.path.realpath(other) == os.path.realpath(path):
+            raise InputError(f"{path}: two files would be written there; give another for one of them")
+    _check_place(path)
+    if path.exists() and path.stat().st_size:
+        try:
+            reader(path)
+        except InputError as error:
+            raise InputError(f"{error}; it would be overwritten: give another file to write to") from error
+    with _blamed(path, stage := _stage(_target(path))):
+        stage.touch()
+        stage.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file, or leave the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as stage:
         stage.write_text(text, "utf-8")
 
@@ -230,27 +277,50 @@ def write_text(path: Path, text: str) -> None:
 def beside(path: Path) -> Iterator[Path]:
     """Where to write a file; it becomes `path` when the block ends well, and is removed when it does not.
 
-    What was at `path` before stays until then. Raises EdgedcError when the block fails for want of room.
+    What was at `path` before stays until then; a link stays one. Raises EdgedcError where the file cannot be written.
     """
-    _sweep(path)
-    stage = path.with_name(f".{path.name}.{_owner()}")
+    _check_place(path)
+    target = _target(path)
+    _sweep(target)
+    stage = _stage(target)
     try:
-        yield stage
-        with stage.open("rb") as file:
-            os.fsync(file.fileno())
-        stage.replace(path)
+        with _blamed(path, stage):
+            yield stage
+            with stage.open("rb") as file:
+                os.fsync(file.fileno())
+            stage.replace(target)
+    finally:
+        with suppress(OSError):
+            stage.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """The file or folder itself, where `path` is a link to it: a rename would take the place of the link."""
+    return Path(os.path.realpath(path))
+
+
+def _stage(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{_owner()}")
+
+
+@contextmanager
+def _blamed(path: Path, stage: Path) -> Iterator[None]:
+    """Trouble in writing `stage` becomes an EdgedcError of `path`. What the block reads has troubles of its own."""
+    try:
+        yield
     except OSError as error:
         # numpy's tofile says how much it wrote, and not why it stopped
-        if error.errno == errno.ENOSPC or (error.errno is None and not shutil.disk_usage(path.parent).free):
+        if error.errno == errno.ENOSPC or (error.errno is None and not shutil.disk_usage(stage.parent).free):
             raise EdgedcError(f"{path}: the disk is full: make room") from error
+        if error.errno in (errno.EFBIG, errno.EDQUOT) or error.filename == str(stage):
+            raise EdgedcError(f"{path}: cannot be written: {error.strerror}") from error
         raise
-    finally:
-        stage.unlink(missing_ok=True)
 
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, until the block ends. What killed processes left of theirs is removed first."""
+    path = _target(path)
     _sweep(path)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_owner()}.", dir=path.parent))
     try:
@@ -269,17 +339,27 @@ def check_replaceable(path: Path, *read: Path) -> None:
     for each in read:
         if each.exists() and each.resolve().is_relative_to(path.resolve()):
             raise InputError(f"{path}: would replace {each}, which it is made from; give another folder")
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "manifest.json").exists())):
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or _is_made(path))):
         raise InputError(f"{path}: exists and was not made by edgedc; give another folder")
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether an edgedc of any version made it: web apps and browser extensions have a manifest.json too."""
+    try:
+        return {"edgedc", "kind"} <= read_object(folder / "manifest.json").keys()
+    except InputError:
+        return False
 
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it becomes `path` when the block ends well, and is removed when it does not.
 
-    What was at `path` before stays until then. Only a folder that edgedc made, or an empty one, is replaced.
+    What was at `path` before stays until then; a link stays one. Only a folder that edgedc made, or an empty one, is
+    replaced.
     """
     check_replaceable(path)
+    path = _target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -311,19 +391,20 @@ def _owner() -> str:
 
 def _sweep(path: Path) -> None:
     """Remove what processes of this machine that are gone staged for `path`: after a SIGKILL nobody else does."""
-    if os.name != "posix" or not path.parent.is_dir():  # elsewhere a process cannot be asked without ending it
+    if os.name != "posix":  # elsewhere a process cannot be asked without ending it
         return
     staged = re.compile(rf"\.{re.escape(path.name)}\.(\d+)@{re.escape(platform.node())}(\.|$)")
-    for left in path.parent.iterdir():
-        found = staged.match(left.name)
-        if not found or _lives(int(found[1])):
-            continue
-        if left.name.endswith(_OLD) and not path.exists():  # killed between two renames
-            left.rename(path)
-        elif left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+    with suppress(OSError):  # no folder, one that one may not list, or another user's file in it
+        for left in path.parent.iterdir():
+            found = staged.match(left.name)
+            if not found or _lives(int(found[1])):
+                continue
+            if left.name.endswith(_OLD) and not path.exists():  # killed between two renames
+                left.rename(path)
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _lives(process: int) -> bool:
@@ -351,5 +432,9 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Raises InputError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error

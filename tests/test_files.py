@@ -1,3 +1,4 @@
+import os
 import platform
 import resource
 import signal
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from edgedc.errors import InputError
+from edgedc.errors import EdgedcError, InputError
 from edgedc.files import (
     Row,
     RowAppender,
     RowWriter,
+    check_writable,
     key_of,
     numbered_rows,
     read_rows,
@@ -73,6 +75,7 @@ def test_a_last_row_cut_anywhere_is_written_again(tmp_path: Path, cut: int) -> N
     [
         *("my notes", "my notes\n", "my\nnotes", "[1"),
         *('{"question": "mine"}\n', '{"key": "a"}\n[1]\n', '{"key": 7}\n', '{"key": ["a"]}\n'),
+        *('{"api":"settings","list":[1]}', '{"question": "mine"}', '{"api":"sett', '{"keys": "a', '{"key": 7}'),
     ],
 )
 def test_a_file_that_edgedc_did_not_write_is_left_as_it_was(tmp_path: Path, text: str) -> None:
@@ -83,13 +86,27 @@ def test_a_file_that_edgedc_did_not_write_is_left_as_it_was(tmp_path: Path, text
     assert path.read_text() == text
 
 
-def test_a_file_that_stays_empty_is_removed_and_one_with_rows_is_not(tmp_path: Path) -> None:
+def test_a_last_row_without_the_end_of_its_line_is_one(tmp_path: Path) -> None:
+    """As some editors leave it."""
     path = tmp_path / "rows.jsonl"
-    for left in (b"", b'{"key": "a ha'):
-        path.write_bytes(left)
-        with RowWriter(path):
-            assert path.exists()
-        assert not path.exists()
+    path.write_text('{"key": "a"}\n{"key": "b"}')
+    with RowWriter(path) as out:
+        assert list(out.rows) == ["a", "b"]
+        out.write({"key": "c"})
+    assert path.read_text() == '{"key": "a"}\n{"key": "b"}\n{"key": "c"}\n'
+
+
+def test_a_file_that_stays_empty_is_removed_and_one_that_held_something_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"")
+    with RowWriter(path):
+        assert path.exists()
+    assert not path.exists()
+    path.write_bytes(b'{"key": "a ha')
+    with RowWriter(path):
+        pass
+    assert path.read_bytes() == b""
+    path.unlink()
     with pytest.raises(ZeroDivisionError), RowWriter(path):
         _ = 1 // 0
     assert not path.exists()
@@ -208,8 +225,9 @@ def test_what_is_not_rows_is_said_in_one_line(tmp_path: Path, data: bytes, said:
 
 
 def test_a_missing_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
-        read_text(tmp_path / "nothing")
+    for read in (read_text, sha256_of):
+        with pytest.raises(InputError, match="nothing: cannot be read: No such file"):
+            read(tmp_path / "nothing")
 
 
 def test_write_text_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
@@ -224,7 +242,7 @@ def test_write_text_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
 def made(path: Path, text: str) -> None:
     with staged_folder(path) as stage:
         (stage / "weights").write_text(text)
-        (stage / "manifest.json").write_text("{}")
+        (stage / "manifest.json").write_text('{"kind": "model", "edgedc": "0.1.0"}')
 
 
 def test_a_staged_folder_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
@@ -326,6 +344,12 @@ def test_a_folder_that_edgedc_did_not_make_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").write_text("years of work")
     (tmp_path / "file").write_text("x")
+    (tmp_path / "app").mkdir()
+    for manifest in ('{"name": "my PWA", "start_url": "/"}', "[]", "{"):
+        (tmp_path / "app" / "manifest.json").write_text(manifest)
+        with pytest.raises(InputError, match="was not made by edgedc"), staged_folder(tmp_path / "app"):
+            pass
+        assert (tmp_path / "app" / "manifest.json").read_text() == manifest
     for name in ("thesis", "file"):
         with pytest.raises(InputError, match="was not made by edgedc"), staged_folder(tmp_path / name):
             pass
@@ -333,6 +357,84 @@ def test_a_folder_that_edgedc_did_not_make_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     made(tmp_path / "empty", "new")
     assert (tmp_path / "empty" / "weights").exists()
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    for name in ("model", "report"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    for text in ("old", "new"):
+        made(tmp_path / "model", text)
+        write_text(tmp_path / "report", text)
+        assert (tmp_path / "disk" / "model" / "weights").read_text() == text
+        assert (tmp_path / "disk" / "report").read_text() == text
+    assert {path.name for path in tmp_path.rglob("*")} == {"disk", "model", "report", "weights", "manifest.json"}
+    assert all((tmp_path / name).is_symlink() for name in ("model", "report"))
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path(os.devnull), Path("-")):
+        before = path.exists() and path.stat().st_mode
+        for write in (partial(write_text, text="text"), RowWriter, partial(check_writable, reader=read_text)):
+            with pytest.raises(InputError, match=r"not a regular file|cannot be stdout"):
+                write(path)
+        assert before == (path.exists() and path.stat().st_mode)
+
+
+def refuse(path: Path) -> None:
+    raise InputError(f"{path}: not ours")
+
+
+def test_where_a_file_may_be_written_is_known_before(tmp_path: Path) -> None:
+    new, mine = tmp_path / "out" / "new.html", tmp_path / "mine.txt"
+    mine.write_text("years of work")
+    for _ in range(2):
+        check_writable(new, refuse, mine, None)
+        new.touch()  # an empty one holds nothing
+    check_writable(mine, read_text)
+    with pytest.raises(InputError, match=r"mine\.txt: not ours; it would be overwritten: give another"):
+        check_writable(mine, refuse)
+    (tmp_path / "link").symlink_to(mine)
+    with pytest.raises(InputError, match=r"mine\.txt: two files would be written there; give another"):
+        check_writable(mine, read_text, new, tmp_path / "link")
+    for path in (mine / "x.html", mine / "deeper" / "x.html", tmp_path / ("x" * 250), tmp_path / ("x" * 300)):
+        with pytest.raises(EdgedcError, match="cannot be written"):
+            check_writable(path, read_text)
+        with pytest.raises(EdgedcError, match="cannot be written"):
+            write_text(path, "text")
+    assert mine.read_text() == "years of work"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "mine.txt", "link"}
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid") or os.geteuid() != 0, reason="root alone can become another user")
+def test_a_folder_that_is_not_ours_to_write_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        for write in (partial(write_text, text="text"), partial(check_writable, reader=read_text)):
+            with pytest.raises(EdgedcError, match=r"x\.html: cannot be written: Permission denied"):
+                write(tmp_path / "x.html")
+    finally:
+        os.seteuid(0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_grows_too_large_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.html"
+    job = f"""
+from pathlib import Path
+from edgedc.errors import EdgedcError
+from edgedc.files import write_text
+try:
+    write_text(Path({str(path)!r}), "x" * 1000)
+except EdgedcError as error:
+    print(error)
+"""
+    start = [sys.executable, "-c", job]
+    done = subprocess.run(start, preexec_fn=partial(no_more_than, 500), capture_output=True, text=True, check=True)
+    assert done.stdout == f"{path}: cannot be written: File too large\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_sha256(tmp_path: Path) -> None:
