@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from edgedc.errors import InputError
+
 RECIPE = "edgedc.recipe"  # where a click context keeps the name of the recipe that it reads; see recipes.py
 
 
@@ -111,6 +113,24 @@ def _option(f: "dataclasses.Field[Any]", hint: Any) -> Callable[[Callable[..., A
         metavar = kind.metavar
     shown = f.default is not None and f.default != ""
     help = f.metadata["help"]
+    elsewhere = hint is str and f.name.endswith(("_url", "_model"))
     return click.option(
-        declaration, f.name, type=kind, default=f.default, show_default=shown, help=help, metavar=metavar
+        declaration,
+        f.name,
+        type=kind,
+        default=f.default,
+        show_default=shown,
+        help=help,
+        metavar=metavar,
+        callback=_not_empty if elsewhere else None,
     )
+
+
+def _not_empty(context: click.Context, param: click.Parameter, value: str) -> str:
+    """Who is asked elsewhere. An empty name is a variable of the shell that is not set, and would stand for a server,
+    or a model, that nobody named and that is paid."""
+    assert param.name is not None
+    given = context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    if given and not value.strip():
+        raise InputError(f"{param.opts[0]}: empty; give a value, or leave it out")
+    return value.strip()

@@ -97,3 +97,21 @@ def test_a_class_that_asks_for_it_is_told_where_each_value_came_from() -> None:
     result = CliRunner().invoke(noted, ["--limit", "3"])
     assert "sources={'limit': 'flag', 'style': 'default', 'rate': 'default'}" in result.output
     assert Noted(3) == Noted(3, sources={"limit": "flag"})  # not part of what a setting is
+
+
+@dataclass(frozen=True)
+class Far:
+    solver_url: str = flag("", "A server.")
+
+
+@click.command()
+@flags(Far)
+def far(far: Far) -> None:
+    click.echo(repr(far.solver_url))
+
+
+def test_an_empty_address_is_refused_and_white_space_around_one_is_nobody_s() -> None:
+    assert CliRunner().invoke(far, ["--solver-url", " http://here/v1 "]).output == "'http://here/v1'\n"
+    assert CliRunner().invoke(far, []).output == "''\n"
+    refused = CliRunner().invoke(far, ["--solver-url", " "]).exception
+    assert str(refused) == "--solver-url: empty; give a value, or leave it out"

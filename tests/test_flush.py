@@ -87,7 +87,7 @@ def test_what_cannot_be_sent_is_printed_as_far_as_it_is_and_waits(run: Run, serv
     assert out.count(f"# {QUESTION}\n\n{LIST}\n\nLet me think.\nThe answer is: ") == 2
     assert "2 answered" in err
     assert waiting(run) == []
-    assert run("flush")[:2] == (0, "")
+    assert run("flush") == run("flush", "--list") == (0, "", "nothing waits\n")
 
 
 def test_without_an_outbox_nothing_waits(run: Run, home: Path, server: Counting) -> None:
@@ -261,6 +261,31 @@ def test_where_nothing_can_be_shown_no_more_is_paid_for(run: Run, server: Counti
     assert server.billed.total() == 3
 
 
+@pytest.mark.parametrize("empty", ["--drop", "--solver-url", "--solver-model"])
+def test_a_value_that_is_empty_is_no_word_to_send_everything(run: Run, server: Counting, empty: str) -> None:
+    server.unplug()
+    assert run(*asked(server, "cot"))[0] == 1
+    server.plug()
+    code, out, err = run("flush", empty, "")
+    assert (code, out) == (2, "")
+    assert f"{empty}: empty; give a" in err
+    assert server.asked == 0
+    assert len(waiting(run)) == 1
+
+
+@pytest.mark.parametrize("verb", ["ask", "flush"])
+def test_where_stdout_is_closed_nothing_is_paid_for(run: Run, server: Counting, verb: str, tmp_path: Path) -> None:
+    server.unplug()
+    assert run(*asked(server, "cot"))[0] == 1
+    server.plug()
+    words = [sys.executable, "-m", "edgedc", *(asked(server, "cot") if verb == "ask" else ["flush"])]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgedc: stdout: closed")
+    assert server.asked == 0
+    assert run("flush", "--output", str(tmp_path / "answers.jsonl"))[0] == 0
+
+
 def test_the_ceiling_holds_and_what_is_left_stays(run: Run, server: Counting) -> None:
     server.unplug()
     for number in range(3):
@@ -364,7 +389,7 @@ def test_list_is_for_people_too(run: Run, server: Counting) -> None:
     assert QUESTION in out
     assert "for m at http://127.0.0.1" in out
     assert re.search(r"received so far: decompose, step \d\n", out)
-    assert "failed 1 times, at last: 127.0.0.1" in out
+    assert "failed 1 time, at last: 127.0.0.1" in out
 
 
 # -- processes that are killed

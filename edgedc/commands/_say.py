@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from edgedc.errors import EdgedcError
+from edgedc.errors import EdgedcError, InputError
 
 # What a model says must not steer the terminal: its colours, its title, its clipboard.
 _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
@@ -13,6 +13,12 @@ _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REP
 def plain(text: str) -> str:
     """The text without what would steer a terminal."""
     return text.translate(_STEERING)
+
+
+def check_shown() -> None:
+    """Before anything is paid. Raises InputError where stdout is closed: the answer would be lost."""
+    if sys.__stdout__ is None:
+        raise InputError("stdout: closed, and an answer that is paid for would be lost; give it a place, as in  > FILE")
 
 
 def say(text: str, *, nl: bool = True) -> None:

@@ -17,7 +17,7 @@ from edgedc.commands._desk import Desk
 from edgedc.commands._fallback import answer_here, choose_fallback
 from edgedc.commands._paid import SERVER, Job, Kept, Paying, about_request, open_outbox, prompts, work
 from edgedc.commands._questions import Questions, read_question
-from edgedc.commands._say import say
+from edgedc.commands._say import check_shown, say
 from edgedc.commands._screen import Screen
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, SolverRefused
 from edgedc.files import Row, key_of
@@ -88,6 +88,7 @@ def command(
     if source is None:
         if output is not None or question is None:
             raise click.UsageError("give a question, or --input FILE and --output FILE")
+        check_shown()
         question, premise = encodable(read_question(question)), encodable(premise)
         with ExitStack() as stack:
             pair = Pair(stack, asking, paying)

@@ -12,11 +12,12 @@ from edgedc.commands._answers import repeats, row_of, text_of
 from edgedc.commands._asking import duration
 from edgedc.commands._desk import Desk
 from edgedc.commands._paid import Job, Kept, Paying, about_request, open_outbox, prompts, work
-from edgedc.commands._say import say
+from edgedc.commands._say import check_shown, say
 from edgedc.errors import BudgetError, EdgedcError, InputError, SolverRefused
 from edgedc.files import Row, RowWriter
 from edgedc.flags import flag, flags
 from edgedc.outbox import Outbox, Question
+from edgedc.words import counted
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,24 @@ def command(
     What was answered of a question before is not asked again. Each answer is printed once, and then the question is
     gone; one that fails again stays, and so does one that the server refuses for good, which only --drop removes.
     """
+    if drop is not None and not drop.strip():  # a variable of the shell that is not set
+        raise InputError("--drop: empty; give a key, as  edgedc flush --list  shows it")
     box = open_outbox(new=False)
     if box is None:
-        if drop:
+        if drop is not None:
             raise InputError(f"--drop {drop}: no question has this key; see  edgedc flush --list")
         click.echo("nothing waits", err=True)
         return
     with closing(box):
-        if listing:
+        if drop is None and not any(True for _ in box.questions()):
+            click.echo("nothing waits", err=True)
+        elif listing:
             _list(box, as_json)
-        elif drop:
+        elif drop is not None:
             _drop(box, drop)
         else:
+            if output is None:
+                check_shown()
             with ExitStack() as stack:
                 writer = stack.enter_context(RowWriter(output)) if output else None
                 _Flush(box, Desk(stack, paying), elsewhere, writer, as_json).run()
@@ -88,7 +95,7 @@ def _line(row: Row) -> str:
         f"  for {row['solver']}, mode {row['mode']}, received so far: {', '.join(row['received']) or 'nothing'}"
     )
     if row["attempts"]:
-        words.append(f"  failed {row['attempts']} times, at last: {row['error']}")
+        words.append(f"  failed {counted(row['attempts'], 'time')}, at last: {row['error']}")
     if row["doubtful"]:
         words.append(f"  {_doubt(row['doubtful'])}")
     if row["batch"]:
@@ -135,7 +142,8 @@ class _Flush:
             refused = f"{self._refused} refused for good (edgedc flush --list), " if self._refused else ""
             raise EdgedcError(f"{waiting} still waiting, {refused}the first because: {self._error}")
         if left:
-            click.echo(f"{len(left)} more are in the hands of other processes", err=True)
+            are = "is" if len(left) == 1 else "are"
+            click.echo(f"{len(left)} more {are} in the hands of other processes", err=True)
 
     def _send(self, question: Question) -> None:
         job = Job(**question.job)

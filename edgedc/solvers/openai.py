@@ -44,7 +44,8 @@ def most_tokens(messages: Sequence[Message]) -> int:
 
 def server_of(url: str) -> str:
     """The URL itself, else the environment's, else OpenAI's."""
-    return url or os.environ.get("EDGEDC_BASE_URL") or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    given = (url, *(os.environ.get(name, "") for name in ("EDGEDC_BASE_URL", "OPENAI_BASE_URL")))
+    return next((stripped for one in given if (stripped := one.strip())), OPENAI)
 
 
 def host_of(url: str) -> str:
