@@ -498,6 +498,34 @@ def test_the_verb_refuses_before_it_asks_anyone(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--output", "notes.txt"), "notes.txt: cannot be read as JSON.*; it would be overwritten"),
+        (("--task", "jsonl", "--data", "mine.jsonl", "--output", "mine.jsonl"), "mine.jsonl: not the results of"),
+        (("--html", "notes.txt"), "notes.txt: not a report"),
+        (("--html", "b.json"), "b.json: two files would be written there"),
+        (("--html", "b.rows.jsonl"), "b.rows.jsonl: two files"),
+        (("--html", "calls.jsonl", "--record", "calls.jsonl"), "calls.jsonl: two files"),
+        (("--output", "calls.jsonl", "--record", "calls.jsonl"), "calls.jsonl: two files"),
+        (("--html", "notes.txt/b.html"), "notes.txt is not a folder"),
+    ],
+)
+def test_nothing_is_overwritten_that_the_verb_did_not_write(
+    tmp_path: Path, given: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that is said before anything is paid for."""
+    monkeypatch.chdir(tmp_path)
+    held = {"notes.txt": "years of work", "mine.jsonl": '{"question": "Why?", "answer": "me"}\n'}
+    for name, text in held.items():
+        Path(name).write_text(text)
+    reached = ("--solver-model", MODEL, "--solver-url", "http://127.0.0.1:1/v1", "--price-as", "gpt-4o-mini")
+    refused = cli_bench(*reached, "--output", "b.json", *given)
+    with pytest.raises(InputError, match=says):
+        raise refused.exception or AssertionError(refused.output)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == held
+
+
 def test_two_budgets_at_one_ceiling_spend_together() -> None:
     cheap = Budget(1.0, PRICE)
     dear = cheap.at(Price("huge", input=1e-3, output=1e-3, cached=0, date="", source=""))

@@ -154,6 +154,18 @@ def test_bundles_of_one_name_are_not_shown_as_one(tmp_path, bundle_folder):
     assert str(result.exception).startswith(f"--bundle {copy}: another one is named nano")
 
 
+def test_a_report_takes_the_place_of_a_report_and_of_nothing_else(tmp_path):
+    results = put(tmp_path, "bench", 20)
+    (tmp_path / "notes.html").write_text("<!doctype html><title>years of work</title>")
+    held = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for mine in held:
+        result = CliRunner().invoke(cli, ["bench", "report", str(results), str(mine)])
+        assert str(result.exception).startswith(f"{mine}: not a report of  edgedc bench; it would be overwritten")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held
+    for _ in range(2):
+        assert CliRunner().invoke(cli, ["bench", "report", str(results), str(tmp_path / "r.html")]).exit_code == 0
+
+
 def test_compare_says_what_changed_and_what_did_not(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()

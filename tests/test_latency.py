@@ -117,6 +117,16 @@ def test_a_form_without_room_for_questions_is_refused_where_there_is_nothing_els
     assert f"-o {form}" in str(done.exception)
 
 
+@pytest.mark.parametrize("place", ["config.json", "config.json/l.json", "-"])
+def test_where_figures_cannot_be_kept_is_known_before_they_are_measured(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text('{"list": [1]}')
+    said = str(run("no such model", "--output", place).exception)
+    assert said.startswith(f"{place}: ")
+    assert said.endswith(("give another file to write to", "config.json is not a folder", "name a file"))
+    assert (tmp_path / "config.json").read_text() == '{"list": [1]}'
+
+
 def test_a_bar_in_a_name_is_no_new_column():
     assert _markdown(["model", "t/s"], [["a|b", 1]]).splitlines()[-1] == "| a\\|b | 1 |"
 

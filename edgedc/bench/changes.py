@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgedc.bench.metrics import Record
-from edgedc.bench.pair import Results, records_of, results_from
+from edgedc.bench.pair import Results, read_results, records_of
 from edgedc.bench.paired import Compared, adjusted
 from edgedc.bench.statistics import compare
 from edgedc.errors import InputError
-from edgedc.files import read_object
 
 SIGNIFICANT = 0.05  # of p-values adjusted for the number of tests
 
@@ -38,7 +37,7 @@ class Change:
 
 def read_bench(path: Path) -> Bench:
     """Raises InputError when it is not a bench's results, or its rows are gone."""
-    results = results_from(read_object(path), path)
+    results = read_results(path)
     made = records_of(results, path.with_name(results.rows))
     answered = {system: {one.id: one for one in own if not one.error} for system, own in made.items()}
     return Bench(path, results, answered)

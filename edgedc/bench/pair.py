@@ -17,7 +17,7 @@ from edgedc.bench.quality import score_decomposition
 from edgedc.bench.systems import MAX_FAILURES, System
 from edgedc.bundle import now
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError
-from edgedc.files import RowWriter, key_of, read_rows, write_text
+from edgedc.files import RowWriter, key_of, read_object, read_rows, write_text
 from edgedc.generation import Solver
 from edgedc.machine import Machine, this_machine
 from edgedc.pipeline import Answer, Stage, answer
@@ -80,6 +80,11 @@ class Results:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def read_results(path: Path) -> Results:
+    """What `run_bench` wrote to `output`. Raises InputError for something else."""
+    return results_from(read_object(path), path)
 
 
 def results_from(row: dict[str, Any], where: Path) -> Results:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgedc.bench.latency import Latency
 from edgedc.bench.metrics import Record
 from edgedc.bench.pair import Results
 from edgedc.bench.screen import answers, notes_of, quality_and_speed, title, tokens_and_money, under_load, waits
+from edgedc.errors import InputError
 
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito's, for all eyes
 _POINTS = 41  # of a break-even line
@@ -82,6 +84,17 @@ def render(
         vega=text.joinpath("vega.min.js").read_text("utf-8"),
         vegalite=text.joinpath("vega-lite.min.js").read_text("utf-8"),
     )
+
+
+def check_report(path: Path) -> None:
+    """Raises InputError for a file that is not what `render` made."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(1024)  # which holds the template's head
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if b'<meta name="generator" content="edgedc">' not in beginning:
+        raise InputError(f"{path}: not a report of  edgedc bench")
 
 
 # -- tables

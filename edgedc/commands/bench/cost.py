@@ -10,10 +10,9 @@ import click
 from edgedc.bench.cost import Comparison, CostSettings, Question, check, compare, questions, sensitivity
 from edgedc.bench.latency import read_latencies
 from edgedc.bench.metrics import Summary
-from edgedc.bench.pair import results_from
+from edgedc.bench.pair import read_results
 from edgedc.bench.table import Cell, table
 from edgedc.errors import InputError
-from edgedc.files import read_object
 from edgedc.flags import flags
 
 _MEDIAN = "the median, as these results have no mean; what follows from them leaves out a long tail"
@@ -35,7 +34,7 @@ def command(results: Path, latency: Path | None, costsettings: CostSettings, as_
     assumption at a time.
     """
     check(costsettings)
-    made = results_from(read_object(results), results)
+    made = read_results(results)
     found = _questions(results, made.systems, latency)
     simulated = made.solver.simulated
     compared = [compare(question, costsettings) for question in found]

@@ -12,12 +12,12 @@ from typing import Any
 import click
 
 from edgedc.backends import ENGINE_OF, ENGINES, FORMAT, Choice, choose
-from edgedc.bench.latency import Latency, LatencySettings, check, measure
+from edgedc.bench.latency import Latency, LatencySettings, check, measure, read_latencies
 from edgedc.bench.table import Cell, table
 from edgedc.catalogue import find_model
 from edgedc.commands._local import default_model
 from edgedc.errors import InputError
-from edgedc.files import write_text
+from edgedc.files import check_writable, write_text
 from edgedc.flags import flags
 from edgedc.methods import check_decomposes
 
@@ -49,6 +49,8 @@ def command(
     check(latencysettings)
     if form in ("csv", "jsonl") and not (latencysettings.prompt_tokens or latencysettings.gen_tokens):
         raise InputError(f"-o {form} has the prompt and generation tests, and both are left out: give -o json or md")
+    if output:
+        check_writable(output, read_latencies)
     choices = [choice for model in models or (default_model(),) for choice in _choices(model, backend, quantizations)]
     measured = []
     for choice in choices:

@@ -15,7 +15,8 @@ from edgedc.backends import ENGINES, Choice, Engine, choose
 from edgedc.bench.cost import CostSettings
 from edgedc.bench.load import Limits, Load
 from edgedc.bench.network import network_of, through
-from edgedc.bench.pair import Provider, rows_beside, run_bench
+from edgedc.bench.pair import Provider, read_results, rows_beside, run_bench
+from edgedc.bench.report import check_report
 from edgedc.bench.screen import show
 from edgedc.bench.systems import BASELINES, System, remote_system
 from edgedc.bundle import MANIFEST
@@ -24,6 +25,7 @@ from edgedc.commands._local import AUTO, Local, Settings, default_model
 from edgedc.commands._solver import REMOTE_FLAGS, recording_in
 from edgedc.commands.bench.report import write_report
 from edgedc.errors import BudgetError, ContextError, InputError, SolverError
+from edgedc.files import check_writable
 from edgedc.flags import flag, flags
 from edgedc.ledger import Budget
 from edgedc.methods import check_decomposes
@@ -129,6 +131,9 @@ def command(
     if remote.remote_model or remote.remote_url:
         keys = decomposer_keys(there, near)
         check_server(remote.remote_model or remote.solver_model, there, keys=keys, flags=REMOTE_FLAGS)
+    check_writable(output, read_results, remote.record)
+    if html:
+        check_writable(html, check_report, output, rows_beside(output), remote.record)
     emulated = network_of(network) if network else None
     prices = Path(remote.prices) if remote.prices else None
     price = find_price(remote.price_as or remote.solver_model, prices)

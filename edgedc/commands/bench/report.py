@@ -8,13 +8,13 @@ import click
 
 from edgedc.bench.cost import CostSettings, check, compare, questions
 from edgedc.bench.latency import read_latencies
-from edgedc.bench.pair import Results, records_of, results_from
-from edgedc.bench.report import render
+from edgedc.bench.pair import Results, read_results, records_of
+from edgedc.bench.report import check_report, render
 from edgedc.bundle import read_manifest
 from edgedc.catalogue import find_model
 from edgedc.commands.bench.cost import joules_in
 from edgedc.errors import InputError
-from edgedc.files import read_object, write_text
+from edgedc.files import check_writable, write_text
 from edgedc.flags import flags
 
 
@@ -34,7 +34,8 @@ def command(
     Nothing is measured or paid again. The flags are the assumptions behind cost and break-even.
     """
     check(costsettings)
-    made = results_from(read_object(results), results)
+    check_writable(html, check_report)
+    made = read_results(results)
     write_report(html, results, made, costsettings, [find_model(bundle) for bundle in bundles], latency)
     click.echo(html)
 
