@@ -3,7 +3,9 @@
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def cli() -> None:
     A flag may also stand in the environment: EDGEDC_TRAIN_BATCH_SIZE=8 is --batch-size 8 of  edgedc train.
 
     Results go to stdout, progress to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 gate failed, 4 budget reached,
-    130 interrupted.
+    130 interrupted, 143 terminated.
     """
 
 
@@ -84,8 +86,34 @@ def _variable(error: click.ClickException) -> str:
     return f"{error.param.envvar}: " if source is ParameterSource.ENVIRONMENT else ""
 
 
+def _as_ctrl_c() -> list[int]:
+    """SIGTERM, and SIGHUP unless nohup(1) has it ignored, end a verb as Ctrl-C does: what is staged is removed.
+
+    A second one kills. A verb may have a handler of its own for some time. Returns the list that gets the number.
+    """
+    got: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        got.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        pressed = signal.getsignal(signal.SIGINT)
+        if not callable(pressed):  # a shell starts what is in its background with SIGINT ignored
+            raise KeyboardInterrupt
+        pressed(signal.SIGINT, frame)
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows knows no SIGHUP
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+    return got
+
+
 def main(args: list[str] | None = None) -> Any:
-    """Run a verb; a known failure becomes one line on stderr and its exit code."""
+    """Run a verb; a known failure becomes one line on stderr and its exit code, and so does trouble with a file.
+
+    Any other error is a bug, and keeps its traceback.
+    """
+    got = _as_ctrl_c() if threading.current_thread() is threading.main_thread() else []
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: nobody wants to see it
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (until the process ends)
@@ -106,15 +134,18 @@ def main(args: list[str] | None = None) -> Any:
         click.echo(f"edgedc: {_variable(error)}{message}{hint}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("edgedc: interrupted", err=True)
-        sys.exit(130)
+        ended_by = got[0] if got else signal.SIGINT
+        click.echo(f"edgedc: {'terminated' if got else 'interrupted'}", err=True)
+        sys.exit(128 + ended_by)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             said = f"{error.filename or 'stdout or a file'}: cannot be written: {error.strerror}"
-        elif error.errno == errno.ENOENT and error.filename is None:  # getcwd(2)'s
+        elif error.filename is not None:
+            said = f"{error.filename}: {error.strerror}"
+        elif error.errno == errno.ENOENT:  # getcwd(2)'s
             said = "the working folder is gone: go to another"
         else:
             raise

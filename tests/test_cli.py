@@ -1,3 +1,5 @@
+import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +165,67 @@ def test_training_without_torch_is_one_line(tmp_path: Path, processes: str) -> N
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         exit_of(monkeypatch, ZeroDivisionError("a bug"))
+
+
+def test_trouble_with_a_file_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_of(monkeypatch, PermissionError(errno.EACCES, "Permission denied", "nox/sub")) == 1
+    assert exit_of(monkeypatch, OSError(errno.EFBIG, "File too large")) == 1
+    nox, large = "nox/sub: Permission denied", "stdout or a file: cannot be written: File too large"
+    assert capsys.readouterr().err == f"edgedc: {nox}\nedgedc: {large}\n"
+    with pytest.raises(OSError, match="Bad file descriptor"):  # of no file that anybody named: a bug
+        exit_of(monkeypatch, OSError(errno.EBADF, "Bad file descriptor"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals there end a process at once")
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_leaves_nothing_staged(tmp_path: Path, number: signal.Signals, ignored: bool) -> None:
+    """Where Ctrl-C is ignored, as in the background of a shell's script, too."""
+    job = f"""
+import sys, time
+from pathlib import Path
+from types import ModuleType
+import click
+from edgedc import cli
+from edgedc.files import staged_folder
+
+@click.command()
+def command():
+    with staged_folder(Path({str(tmp_path / "out")!r})):
+        print("staged", flush=True)
+        time.sleep(60)
+
+module = sys.modules["edgedc.commands.trial"] = ModuleType("edgedc.commands.trial")
+module.command = command
+cli.VERBS["trial"] = ""
+cli.main(["trial"])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", job],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"staged\n"
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert process.stderr.read().strip() == b"edgedc: terminated"
+    assert not list(tmp_path.iterdir())
+
+
+def test_nohup_is_heeded() -> None:
+    code = "import signal; from edgedc import cli; cli._as_ctrl_c(); print(signal.getsignal(signal.SIGHUP).name)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "SIG_IGN\n"
 
 
 def test_an_extra_that_is_not_installed_is_named_with_its_command(
