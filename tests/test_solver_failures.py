@@ -57,6 +57,16 @@ def test_the_wait_that_a_server_asks_for_is_kept() -> None:
         assert 1 <= time.monotonic() - started < 3
 
 
+def test_a_wait_that_is_less_than_none_is_none_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = list[float]()
+    monkeypatch.setattr("edgedc.solvers.openai._sleep", lambda seconds, _: waits.append(seconds))
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
+    acts = [error("429 Busy", "slow down", f"Retry-After: {said}") for said in ("-5", "Thu, 01 Jan 1970 00:00:00 GMT")]
+    with server(*acts, GOOD) as made, solver_at(made.url, retries=2) as solver:
+        solver.solve(ASKED, max_tokens=10)
+    assert waits == [1.0, 2.0]
+
+
 def test_retries_are_bounded() -> None:
     again = error("429 Too Many Requests", "slow down", "Retry-After: 0")
     line = failure(again, again, again, kind=SolverReply, retries=2)
@@ -123,6 +133,9 @@ def test_the_servers_message_is_cut_and_made_printable() -> None:
     ("act", "kind", "said"),
     [
         (http("200 OK", "text/html", b"<html>Log in</html>"), SolverReply, "text/html"),
+        (http("200 OK", "text/html", b'{"choices": [{"message": {"content": "7"}}]}'), SolverReply, "text/html"),
+        (http("200 OK", "text/plain", b"Log in"), SolverReply, "text/plain"),
+        (http("200 OK", "application/json", b'{"choices": [{"index": 0}]}'), SolverReply, "no message"),
         (http("200 OK", "application/octet-stream", b"\0\1"), SolverReply, "application/octet-stream"),
         (http("200 OK", "application/json", b"\0\1", "Content-Encoding: br"), SolverReply, "answers in the coding br"),
         (http("200 OK", "application/json", b'{"choices": [{"mess'), SolverReply, "not JSON"),

@@ -93,6 +93,39 @@ def test_a_server_that_does_not_stream_is_understood() -> None:
     assert (reply.text, reply.usage.source, reply.first_token_s) == ("7", "server", None)
 
 
+WHOLE = json.dumps({"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}], "usage": USAGE}).encode()
+
+
+def labelled(kind: str, act: bytes, before: bytes = b"") -> bytes:
+    return http("200 OK", kind, before + act.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        http("200 OK", "application/json", WHOLE.replace(b'"stop"', b"null")),
+        http("200 OK", "application/json", WHOLE.replace(b', "finish_reason": "stop"', b"")),
+        http("200 OK", "application/json", WHOLE.replace(b'"7"', b'[{"type": "text", "text": "7"}]')),
+        http("200 OK", "application/json", b"\xef\xbb\xbf \n" + WHOLE),
+        http("200 OK", "text/event-stream", WHOLE),
+        http("200 OK", "text/plain; charset=utf-8", WHOLE),
+        labelled("application/json", sse(delta(content="7"), delta("stop"), {"choices": [], "usage": USAGE})),
+        labelled("text/plain", sse(delta("stop", content="7"), {"usage": USAGE})),
+        sse(
+            delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "Hmm"}]}]),
+            delta(content=[{"type": "text", "text": "7"}]),
+            delta("stop"),
+            {"usage": USAGE},
+        ),
+        labelled("text/event-stream", sse(delta("stop", content="7"), {"usage": USAGE}), b"\xef\xbb\xbf"),
+    ],
+)
+def test_an_answer_that_is_there_is_taken_however_it_is_put_and_labelled(act: bytes) -> None:
+    with server(act) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert (reply.text, reply.finish_reason, reply.usage) == ("7", "stop", Usage(20, 5, 8, "server"))
+
+
 def test_a_server_that_has_said_that_it_is_a_simulation_stays_one() -> None:
     body = b'{"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}]}'
     said = http("200 OK", "Application/JSON; charset=utf-8", body, f"{SIMULATED}: true")
@@ -111,6 +144,7 @@ def test_a_server_that_has_said_that_it_is_a_simulation_stays_one() -> None:
         {"prompt_tokens": "many", "completion_tokens": 5},
         {"prompt_tokens": -1},
         {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": True, "completion_tokens": True},
         {"prompt_tokens": 20, "completion_tokens": 0},
         {"prompt_tokens": 10**400, "completion_tokens": 5},
         {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 10**400},

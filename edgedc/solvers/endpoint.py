@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from queue import Empty, SimpleQueue
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +19,7 @@ from edgedc.generation import OnText
 from edgedc.solvers import SIMULATED
 from edgedc.solvers.failures import Failed, Failures, Names, Timeouts
 from edgedc.solvers.speech import Speech, secrets_of
-from edgedc.solvers.stream import BrokenOff, Reply, read_error, read_stream, read_whole
+from edgedc.solvers.stream import BrokenOff, Reply, is_stream, opening, read_error, read_stream, read_whole
 from edgedc.solvers.wire import Line, Lines
 
 # Hears, in any thread, that a request is about to leave: from then on the server may bill it.
@@ -195,14 +196,16 @@ class Endpoint:
                 put(self.failures.refused(response, read_error(rest)))
             elif not plain:
                 put(self.failures.wrong(f"answers in the coding {coding[:60]}, though it was asked for none"))
-            elif kind == "text/event-stream":
-                put(read_stream(rest, speech, progress.is_whole))
-            elif kind == "application/json":
-                put(read_whole(rest, speech))
             else:
-                what = kind[:60] or "no content type"
-                where = self.failures.names.url
-                put(self.failures.wrong(f"answers with {what}, not with a chat completion: check {where}"))
+                start = opening(rest)
+                body, streamed = chain((start,), rest), is_stream(start, kind)
+                if streamed is None and not broken:
+                    what, where = kind[:60] or "no content type", self.failures.names.url
+                    put(self.failures.wrong(f"answers with {what}, not with a chat completion: check {where}"))
+                elif streamed:
+                    put(read_stream(body, speech, progress.is_whole))
+                else:
+                    put(read_whole(body, speech))
         except ValueError as error:
             if broken:
                 put(self.failures.broken(broken[0], sent=True, begun=begun))

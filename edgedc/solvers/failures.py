@@ -120,7 +120,7 @@ class Failures:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds to wait, from a number or a date."""
+    """Seconds to wait, from a number or a date; None where it names no time that is to come."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value)
@@ -129,4 +129,4 @@ def _retry_after(headers: httpx.Headers) -> float | None:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-    return max(seconds, 0.0) if seconds == seconds else None
+    return seconds if seconds >= 0 else None  # false for NaN too

@@ -1,10 +1,11 @@
 """Read what a chat completion endpoint sends back: a stream of server-sent events, or one JSON object."""
 
+import codecs
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgedc.solvers.speech import Speech
 from edgedc.usage import Usage
@@ -13,6 +14,13 @@ MAX_BYTES = 8 * 2**20  # of what is held: a whole reply, a line of a stream, a s
 
 # What some servers (Together, TGI, watsonx) call the end of a reply that is whole.
 _ENDS = dict.fromkeys(("eos", "eos_token", "stop_sequence"), "stop")
+
+# What begins a line of a stream of events, and how many bytes it takes to tell.
+_FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
+_TELLING = max(map(len, _FIELDS))
+
+# By content type, whether a body is a stream of events; None: that is told by the body alone.
+_KINDS = {"text/event-stream": True, "application/json": False, "text/plain": None, "": None}
 
 _MOST_TOKENS = 10**9  # no reply has as many, and money is counted in floats
 
@@ -37,6 +45,24 @@ class BrokenOff(ValueError):
 
     def __str__(self) -> str:
         return "the stream ended before the reply did"
+
+
+def opening(chunks: Iterator[bytes]) -> bytes:
+    """As many bytes as say what a body is, and all that came with them; without a byte order mark and blank lines."""
+    start = b""
+    while len(start) < _TELLING and (chunk := next(chunks, None)) is not None:
+        start = (start + chunk).removeprefix(codecs.BOM_UTF8).lstrip()
+    return start
+
+
+def is_stream(start: bytes, kind: str) -> bool | None:
+    """Whether the body is a stream of events, or one JSON object; None where it is neither.
+
+    How it begins goes before its content type: servers, and what stands before them, call one by the other's.
+    """
+    if kind in _KINDS and start.startswith((b"{", *_FIELDS)):
+        return not start.startswith(b"{")
+    return _KINDS.get(kind)
 
 
 def read_stream(chunks: Iterable[bytes], speech: Speech, whole: Callable[[Reply], None]) -> Reply:
@@ -75,9 +101,12 @@ def read_whole(chunks: Iterable[bytes], speech: Speech) -> Reply:
         raise ValueError("the reply has no choices")
     reply = Reply()
     _count(reply, event)
-    _add(reply, speech, choice, choice.get("message") or {}, None)
+    message = choice.get("message")
+    _add(reply, speech, choice, message or {}, None)
     if not reply.finish_reason:
-        raise ValueError("the reply has no finish_reason")
+        if not message:
+            raise ValueError("the reply has no message, and no finish_reason")
+        reply.finish_reason = "stop"  # the object is whole, and so is what it holds
     reply.text = speech.end()
     return reply
 
@@ -103,10 +132,12 @@ def read_usage(event: dict[str, Any]) -> Usage | None:
     Some servers leave reasoning out of the completion's tokens and have it in the total only; it is output, and billed.
     """
     match event.get("usage"):
-        case {"prompt_tokens": int(read), "completion_tokens": int(written), **rest} if read > 0 and written >= 0:
+        case {"prompt_tokens": int(read), "completion_tokens": int(written), **rest} if (
+            _is_count(read) and _is_count(written) and read
+        ):
             cached = min(_detail(rest, "prompt_tokens_details", "cached_tokens"), read)
             total = rest.get("total_tokens")
-            written = max(written, total - read if isinstance(total, int) else 0)
+            written = max(written, total - read if _is_count(total) else 0)
             return Usage(read, written, cached, "server") if read + written <= _MOST_TOKENS else None
     return None
 
@@ -122,7 +153,12 @@ def _detail(usage: Mapping[Any, Any], group: str, name: str) -> int:
     """A count in a part of the usage; 0 where there is none."""
     details = usage.get(group)
     value = details.get(name) if isinstance(details, dict) else 0
-    return max(value, 0) if isinstance(value, int) else 0
+    return value if _is_count(value) else 0
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """True is no number of tokens, though Python takes it for 1."""
+    return type(value) is int and value >= 0
 
 
 def _events(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -183,10 +219,10 @@ def _first_choice(event: dict[str, Any]) -> dict[str, Any] | None:
 def _add(reply: Reply, speech: Speech, choice: dict[str, Any], part: Any, now: float | None) -> None:
     if not isinstance(part, dict):
         raise ValueError("a choice holds no message")
-    text = part.get("content") or ""
+    text = _text_of(part.get("content"))
     thought = part.get("reasoning_content") or part.get("reasoning") or ""
     refusal = part.get("refusal") or ""
-    if not (isinstance(text, str) and isinstance(thought, str) and isinstance(refusal, str)):
+    if not (isinstance(thought, str) and isinstance(refusal, str)):
         raise ValueError("a message's content is not text")
     if text or thought or refusal:
         reply.first_token = reply.first_token or now
@@ -199,6 +235,20 @@ def _add(reply: Reply, speech: Speech, choice: dict[str, Any], part: Any, now: f
     speech.add(text + refusal)
     reason = choice.get("finish_reason")
     reply.finish_reason = _ENDS.get(reason, _line(reason, 40)) if isinstance(reason, str) else ""
+
+
+def _text_of(content: object) -> str:
+    """A message's content: text, or a list of parts, of which those of another type, as reasoning, are passed over."""
+    match content:
+        case None:
+            return ""
+        case str():
+            return content
+        case list() if all(isinstance(part, dict) for part in content):
+            texts = [part.get("text") for part in content if part.get("type") == "text"]
+            if all(isinstance(text, str) for text in texts):
+                return "".join(map(str, texts))
+    raise ValueError("a message's content is not text")
 
 
 def _line(text: str, limit: int = 200) -> str:
