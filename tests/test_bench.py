@@ -457,7 +457,7 @@ def test_what_is_recorded_can_be_evaluated_offline(tmp_path: Path, bundle_folder
     rows = list(read_rows(rows_beside(output)))
     remote = [call for row in rows for call in row["calls"] if call["where"] == "remote"]
     assert len(list(read_rows(calls))) == len(remote) == 2 * (1 + 1 + 2 + 1)  # a remote decomposer is a call of its own
-    asked = ["evaluate", "--decomposer", "cot", "--split", "test", "--limit", "2", "--replay", str(calls), "--json"]
+    asked = ["evaluate", "--decomposer", "cot", "--limit", "2", "--replay", str(calls), "--json"]
     again = CliRunner().invoke(cli, asked)
     assert again.exit_code == 0, again.output
     there = json.loads(again.stdout)

@@ -78,7 +78,7 @@ def test_evaluate_scores_a_bundle_and_resumes(run, tmp_path):
     output = tmp_path / "rows.jsonl"
     code, out, _ = run("--limit", 4, "--max-tokens", 60, "--json", "--output", output)
     first = json.loads(out)
-    assert (code, first["n"], first["task"]) == (0, 4, "microworld")
+    assert (code, first["n"], first["task"], first["split"]) == (0, 4, "microworld", "test")
     assert 0 <= first["exact"]["hits"] <= first["status"]["hits"] <= first["parsed"]["hits"] <= 4
     assert len(first["exact"]["interval_95"]) == 2
 
@@ -123,7 +123,7 @@ def evaluate(capsys, tmp_path, monkeypatch):
     return call
 
 
-SIMULATED = ("--solver-model", "simulated-solver", "--price-as", "gpt-4o-mini", "--split", "test")
+SIMULATED = ("--solver-model", "simulated-solver", "--price-as", "gpt-4o-mini")
 
 
 def test_a_cap_is_the_cells_or_the_decomposers_own(bundle_folder):

@@ -55,6 +55,13 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Unseen(Selection):
+    """Which questions to measure on: none that a student was trained on, unless they are asked for."""
+
+    split: str = flag("test", "Split: test, or train; microworld has heldout too (domains never trained on).")
+
+
+@dataclass(frozen=True)
 class Task:
     """`load` yields the examples of a selection; `score` says whether a solver's text gives the example's answer.
 

@@ -34,14 +34,13 @@ from edgedc.prices import Price, find_price
 from edgedc.server.together import together
 from edgedc.solvers.openai import OpenAISolver, check_server, decomposer_keys, open_solver, server_of
 from edgedc.solvers.replay import RecordingSolver
-from edgedc.tasks import Selection, find_task, load_examples
+from edgedc.tasks import Unseen, find_task, load_examples
 
 
 @dataclass(frozen=True)
-class Questions(Selection):
-    """Which questions to compare on: a few, and none that a student was trained on."""
+class Questions(Unseen):
+    """Which questions to compare on: a few."""
 
-    split: str = flag("test", "Split: test, or train; microworld has heldout too (domains never trained on).")
     limit: int | None = flag(50, "Take at most this many questions.")
 
 

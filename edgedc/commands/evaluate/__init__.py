@@ -25,7 +25,7 @@ from edgedc.files import Row, RowWriter
 from edgedc.flags import flags
 from edgedc.pipeline import Mode
 from edgedc.solvers.loopback import Timing
-from edgedc.tasks import Example, Selection, find_task, load_examples
+from edgedc.tasks import Example, Selection, Unseen, find_task, load_examples
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Evaluated:
 @click.option(
     "--tasks", metavar="NAME=FILE,...", help="Several tasks, each with its file; instead of --task and --data."
 )
-@flags(Selection)
+@flags(Unseen)
 @flags(Solving)
 @flags(Timing)
 @click.option("--paper", is_flag=True, help="Also match answers as the paper's released code does, and show the gap.")
@@ -68,7 +68,7 @@ def command(
     decomposers: tuple[str, ...],
     mode: Mode,
     tasks: str | None,
-    selection: Selection,
+    unseen: Unseen,
     solving: Solving,
     timing: Timing,
     paper: bool,
@@ -93,7 +93,7 @@ def command(
         from edgedc.commands.evaluate.recorded import show_recorded
 
         named = decomposers or (("local",) if settings.model else ())
-        show_recorded(solving.replay, selection, settings, named, as_json=as_json)
+        show_recorded(solving.replay, unseen, settings, named, as_json=as_json)
         return
     names = decomposers or ("local",)
     with_solver = wanted(solving)
@@ -101,7 +101,7 @@ def command(
         sources = Decomposers(stack, settings)
         for name in names:
             sources.check(name, solver=with_solver)
-        chosen = [(one, scorable(one, with_solver)) for one in _selections(tasks, selection)]
+        chosen = [(one, scorable(one, with_solver)) for one in _selections(tasks, unseen)]
         writer = stack.enter_context(RowWriter(output)) if output else None
         run = run_in(writer)
         solver = stack.enter_context(opened(solving, timing, chosen[0][0], run)) if with_solver else None
