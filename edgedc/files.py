@@ -341,6 +341,9 @@ def check_replaceable(path: Path, *read: Path) -> None:
             raise InputError(f"{path}: would replace {each}, which it is made from; give another folder")
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or _is_made(path))):
         raise InputError(f"{path}: exists and was not made by edgedc; give another folder")
+    there = next(parent for parent in _target(path).parents if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise InputError(f"{path}: cannot be made: {there} is no folder that can be written to; give another folder")
 
 
 def _is_made(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +15,7 @@ from edgedc.files import (
     Row,
     RowAppender,
     RowWriter,
+    check_replaceable,
     check_writable,
     key_of,
     numbered_rows,
@@ -407,17 +409,20 @@ def test_where_a_file_may_be_written_is_known_before(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"out", "mine.txt", "link"}
 
 
-@pytest.mark.skipif(not hasattr(os, "seteuid") or os.geteuid() != 0, reason="root alone can become another user")
-def test_a_folder_that_is_not_ours_to_write_is_one_line(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        for write in (partial(write_text, text="text"), partial(check_writable, reader=read_text)):
-            with pytest.raises(EdgedcError, match=r"x\.html: cannot be written: Permission denied"):
-                write(tmp_path / "x.html")
-    finally:
-        os.seteuid(0)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.skipif(not hasattr(os, "setresuid") or os.getuid() != 0, reason="root alone can become another user")
+def test_a_folder_that_is_not_ours_to_write_is_one_line() -> None:
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        os.setresuid(65534, 65534, 0)
+        try:
+            for write in (partial(write_text, text="text"), partial(check_writable, reader=read_text)):
+                with pytest.raises(EdgedcError, match=r"x\.html: cannot be written: Permission denied"):
+                    write(Path(name, "x.html"))
+            with pytest.raises(InputError, match=rf"model: cannot be made: {name} is no folder that can be written to"):
+                check_replaceable(Path(name, "new", "model"))
+        finally:
+            os.setresuid(0, 0, 0)
+        assert not list(Path(name).iterdir())
 
 
 def test_a_file_that_grows_too_large_is_one_line(tmp_path: Path) -> None:

@@ -79,12 +79,15 @@ def test_an_adapter_alone(adapter: Path, model_folder: Path, tmp_path: Path) -> 
     assert isinstance(export("--adapter-only", model_folder, out).exception, InputError)
     more = export("--adapter", adapter, "--adapter-only", "--max-drop", "1%", model_folder, out)
     assert str(more.exception).endswith("leave out --max-drop")
-    for place in (tmp_path / "absent" / "adapter.gguf", tmp_path / "folder.gguf"):
+    assert export("--adapter", adapter, "--adapter-only", model_folder, out).exit_code == 0  # over its own
+    (tmp_path / "mine.gguf").write_bytes(b"GGUF of mine")
+    for place in (tmp_path / "absent" / "adapter.gguf", tmp_path / "folder.gguf", tmp_path / "mine.gguf"):
         (tmp_path / "folder.gguf").mkdir(exist_ok=True)
         refused = export("--adapter", adapter, "--adapter-only", model_folder, place)
         assert isinstance(refused.exception, InputError)
         assert str(refused.exception).startswith(f"{place}: ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter.gguf", "folder.gguf"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter.gguf", "folder.gguf", "mine.gguf"]
+    assert (tmp_path / "mine.gguf").read_bytes() == b"GGUF of mine"
 
 
 @pytest.mark.parametrize("flags", [("--prompts", None), ("--no-gate", "--calibrate", None)])

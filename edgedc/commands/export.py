@@ -5,9 +5,11 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from edgedc.backends.gguf_header import check_adapter
 from edgedc.bench.table import table
 from edgedc.bundle import Format, Manifest, newest
 from edgedc.errors import GateError, InputError
+from edgedc.files import check_writable
 from edgedc.flags import resolved
 from edgedc.workshop import workshop
 
@@ -154,6 +156,8 @@ def _adapter_alone(model: Path | None, adapter: Path | None, out: Path | None) -
             raise InputError(f"--adapter-only writes the adapter and nothing else: leave out {option.opts[0]}")
     if model is None or adapter is None or out is None or out.suffix != ".gguf":
         raise InputError("--adapter-only: give --adapter DIR, MODEL and OUT, a file that ends with .gguf")
+    if out.is_file():
+        check_writable(out, check_adapter)
     workshop("export.gguf.adapter").adapter_to_gguf(model, adapter, out)
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, for llama.cpp's --lora over the GGUF of {model}")
 
