@@ -126,6 +126,14 @@ class Answer:
         return self.failure is not None
 
     @property
+    def empty(self) -> str:
+        """One line where the solver's last reply has come, and says nothing; "" for any other."""
+        last = self.begun.solution
+        if self.partial or last is None or self.text.strip():
+            return ""
+        return f"the solver's reply is empty ({last.finish_reason}), and it is paid for: ask again, or ask another"
+
+    @property
     def bytes_sent(self) -> int:
         """What left this device, failed calls included."""
         return sum(stage.generation.bytes_sent for stage in self.stages)

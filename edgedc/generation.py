@@ -37,7 +37,8 @@ class Generation:
     US dollars, failed attempts that may be billed included; None without one. `unsupported` names the sampling
     settings that the server did not take, so that its own defaults were used. `reasoning_tokens` are those of
     `usage.output_tokens` that went into reasoning, which is paid for and not part of the text, where the server says.
-    `constrained`: a grammar kept the model from what it would have written.
+    `constrained`: a grammar kept the model from what it would have written. `beyond`: the server counts more than was
+    set aside for the call, at its prices.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Generation:
     unsupported: tuple[str, ...] = ()
     reasoning_tokens: int = 0
     constrained: bool = False
+    beyond: bool = False
 
 
 class Backend(Protocol):

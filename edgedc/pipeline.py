@@ -218,7 +218,10 @@ def _remarks(begun: Begun, max_tokens: int) -> list[str]:
     """What a reader should know about the solver's replies."""
     notes = []
     for stage in begun.stages:
-        reason = stage.generation.finish_reason
+        reason, usage = stage.generation.finish_reason, stage.generation.usage
+        if stage.generation.beyond:
+            counts = f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens"
+            notes.append(f"the server counts {counts} ({stage.name}), more than the call can have had: check its bill")
         if stage.name == "decompose":
             continue
         if reason == "length":

@@ -13,11 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from counting import LIST, Counting, counting, reply_to
 from forking import mother
+from wire import delta, sse
+from wire import server as wire_server
 
 from edgedc.cli import main
 from edgedc.commands._paid import Job, prompts
@@ -321,6 +324,47 @@ def test_a_question_that_the_server_refuses_is_a_failed_row_and_the_rest_goes_on
     assert "1 of 3 questions failed" in err
     assert [row["status"] for row in rows_of(output)] == ["answered", "failed", "answered"]
     assert "400" in rows_of(output)[1]["error"]
+
+
+def test_an_empty_reply_is_no_answer_and_is_not_paid_for_again(run: Run, server: Counting, tmp_path: Path) -> None:
+    server.reply = lambda prompt: "" if "day 1" in prompt else reply_to(prompt)
+    code, out, err = run("What of day 1?", *far(server, "--mode", "cot"))
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("edgedc: the solver's reply is empty (stop); it is paid for")
+    assert server.asked == 1
+    with closing(Outbox(tmp_path / "home" / "outbox.sqlite3")) as box:
+        assert box.questions() == []
+    source, output = questions(tmp_path / "q.jsonl", 3), tmp_path / "a.jsonl"
+    batch = ("--input", str(source), "--output", str(output), *far(server, "--mode", "cot"))
+    for _ in range(2):
+        code, _, err = run(*batch)
+        assert code == 1
+        assert "2 answered, 1 failed" in err
+        assert [row["status"] for row in rows_of(output)] == ["answered", "empty", "answered"]
+        assert server.asked == 4
+
+
+def test_a_bill_beyond_what_a_call_can_have_had_is_booked_and_said(run: Run) -> None:
+    usage = {"prompt_tokens": 100_000_000, "completion_tokens": 5}
+    act = sse(delta("stop", content="The answer is: 7"), {"choices": [], "usage": usage}, "[DONE]")
+    with wire_server(act) as made:
+        where = (
+            "--solver-url",
+            made.url,
+            "--solver-model",
+            "m",
+            "--mode",
+            "cot",
+            "--price-as",
+            "gpt-4o-mini",
+            "--json",
+        )
+        code, out, _ = run("Q?", *where)
+    row = json.loads(out)
+    assert (code, row["booked_usd"]) == (0, pytest.approx(15.0, rel=1e-3))
+    assert row["notes"] == [
+        "the server counts 100,000,000 + 5 tokens (solve), more than the call can have had: check its bill"
+    ]
 
 
 def kill_batches(server: Counting, tmp_path: Path, kills: int) -> None:

@@ -234,6 +234,17 @@ def test_money_that_real_calls_cost_counts_in_a_rerun(evaluate, tmp_path):
         assert (code, "100.0%" in out) == (0, True)
 
 
+def test_empty_replies_are_counted_where_they_can_be_seen(evaluate, tmp_path):
+    from edgedc.solvers.loopback import Timing, serve
+
+    (tmp_path / "q.jsonl").write_text('{"question": "What is 2 + 2?", "answer": "4"}\n')
+    with serve(lambda *_, **__: "", "m", port=0, timing=Timing(0, 0), simulated=False) as url:
+        where = ("--task", "jsonl", "--data", "q.jsonl", "--decomposer", "cot")
+        code, out, _ = evaluate(*where, "--solver-model", "m", "--solver-url", url)
+    assert code == 0
+    assert "jsonl, cot: 1 of 1 replies of the solver were empty, and count as they are" in out
+
+
 def test_several_tasks_are_scored_each_by_its_own_measure(evaluate, tmp_path):
     drop = {"context": "Passage: The Lions won 12-3.\nQuestion: Who won?\nAnswer:", "ref_text": "Lions|the Lions"}
     (tmp_path / "d.jsonl").write_text(json.dumps(drop) + "\n")

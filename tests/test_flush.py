@@ -261,6 +261,19 @@ def test_where_nothing_can_be_shown_no_more_is_paid_for(run: Run, server: Counti
     assert server.billed.total() == 3
 
 
+def test_an_empty_reply_is_told_and_does_not_wait(run: Run, server: Counting) -> None:
+    server.unplug()
+    for number in range(2):
+        assert run(*asked(server, "cot", f"Question {number}?"))[0] == 1
+    server.plug()
+    server.reply = lambda prompt: "" if "Question 0" in prompt else "The answer is: 7"
+    code, out, err = run("flush")
+    assert (code, out) == (1, "# Question 0?\n\n\n\n# Question 1?\n\nThe answer is: 7\n\n")
+    assert "1 answered" in err
+    assert "0 still waiting, 1 with an empty reply, the first because: the solver's reply is empty (stop)" in err
+    assert run("flush") == (0, "", "nothing waits\n")
+
+
 @pytest.mark.parametrize("empty", ["--drop", "--solver-url", "--solver-model"])
 def test_a_value_that_is_empty_is_no_word_to_send_everything(run: Run, server: Counting, empty: str) -> None:
     server.unplug()

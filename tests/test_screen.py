@@ -393,6 +393,15 @@ def test_the_verb_ends_with_1_when_calls_failed(data: Path, tmp_path: Path) -> N
     assert "2 of 5 questions" in result.stdout
 
 
+def test_the_verb_counts_empty_replies(data: Path, tmp_path: Path) -> None:
+    solver = Solver()
+    solver.reply = ""
+    with server(solver) as url:
+        result = verb("--solver-model", "big", "--solver-url", url, data, tmp_path / "out.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "empty replies of the solver, which do not pass: 7\n" in result.stdout
+
+
 def test_the_verb_says_what_is_kept_when_the_budget_is_reached(tmp_path: Path) -> None:
     data, out = write_rows(tmp_path / "many.jsonl", [draw(f"{k}?", 0, GOOD) for k in range(30)]), tmp_path / "out.jsonl"
     prices = tmp_path / "prices.json"

@@ -36,7 +36,7 @@ class Figures:
 
     `statuses` are the decompositions', `modes` what really happened. `tokens` and `remote_tokens` are means per
     question, `usd` is of the answered questions' remote calls at the prices given, None where one of them has no price;
-    `booked` is what was really paid for this run's rows.
+    `booked` is what was really paid for this run's rows. `empty`: answered questions of which the solver said nothing.
     """
 
     system: str
@@ -56,6 +56,7 @@ class Figures:
     usd: float | None
     booked: float
     simulated: bool
+    empty: int
 
     @property
     def answered(self) -> int:
@@ -106,6 +107,7 @@ def figures_of(
         usd=_usd(system, remote, answering),
         booked=sum(call["booked"] or 0.0 for row in rows for call in row.get("calls", [])),
         simulated=any(row.get("simulated") for _, row in done),
+        empty=sum(not row.get("text", "?").strip() for _, row in done),
     )
 
 

@@ -76,6 +76,8 @@ def notes(figures: Sequence[Figures]) -> list[str]:
         who = f"{one.task}, {one.system}"
         if one.failed:
             said.append(f"{who}: {one.failed} of {one.questions} failed, in no figure, the first: {one.first_error}")
+        if one.empty:
+            said.append(f"{who}: {one.empty} of {one.answered} replies of the solver were empty, and count as they are")
         said += [
             f"{who}: {count} of {one.answered} asked in mode {mode} instead of {one.mode}"
             for mode, count in one.modes.items()

@@ -8,6 +8,7 @@ from edgedc.decomposition import decomposition_of, render
 from edgedc.files import Row
 from edgedc.pipeline import Answer, Stage
 from edgedc.prices import Price
+from edgedc.words import counted
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ def row_of(
     return {
         "key": key,
         "question": job.question,
-        "status": "partial" if result.partial else "answered",
+        "status": "partial" if result.partial else "empty" if result.empty else "answered",
         "partial": result.partial,
-        "error": result.error,
+        "error": result.error or result.empty,
         "answer": result.final,
         "text": result.text,
         "mode": result.mode,
@@ -83,8 +84,9 @@ def summary(row: Row, solver: Remote, names: dict[str, str]) -> Iterator[str]:
         yield f"{stage['name']}: {names[_by(stage)]}, {_measured(stage)}"
     if row["retried"]:
         doubtful = row["retried_doubtful"]
+        was = "was" if row["retried"] == 1 else "were"
         billed = f"; a provider may bill {doubtful} of those too" if doubtful else ""
-        yield f"{row['retried']} more calls failed and were repeated{billed}"
+        yield f"{counted(row['retried'], 'more call')} failed and {was} repeated{billed}"
     yield f"{row['seconds']:.2f} s, {_money(row, solver)}, {row['bytes_sent']} bytes left this device"
 
 
@@ -96,8 +98,8 @@ def _measured(stage: Row) -> str:
     if stage["finish_reason"] == "failed":
         return f"failed after {stage['total_s']:.2f} s, {stage['bytes_sent']} bytes"
     usage = stage["usage"]
-    counted = " (estimated)" if usage["source"] == "estimate" else ""
-    said = f"{usage['input_tokens']} + {usage['output_tokens']} tokens{counted} in {stage['total_s']:.2f} s"
+    guessed = " (estimated)" if usage["source"] == "estimate" else ""
+    said = f"{usage['input_tokens']} + {usage['output_tokens']} tokens{guessed} in {stage['total_s']:.2f} s"
     if stage["where"] == "local":
         return said
     cost = "" if stage["cost_usd"] is None else f", ${stage['cost_usd']:.6f}"

@@ -200,6 +200,8 @@ def _one(pair: Pair, job: Job, as_json: bool) -> None:
     if result.partial:
         waits = "; the question waits: send it later with  edgedc flush" if kept else ""
         raise SolverError(f"{result.error}{waits}")
+    if result.empty:
+        raise SolverError(result.empty)
 
 
 def _many(pair: Pair, questions: Questions, output: Path) -> None:
@@ -222,7 +224,7 @@ def _many(pair: Pair, questions: Questions, output: Path) -> None:
                     kept.done("")
             progress.step()
         counts = dict(out.counts)
-    failed = counts.get("failed", 0)
+    failed = counts.get("failed", 0) + counts.get("empty", 0)
     spent = "" if pair.desk.spent is None else f", ${pair.desk.spent:.6f} booked by this run"
     click.echo(f"{output}: {counts.get('answered', 0)} answered, {failed} failed{spent}", err=True)
     if failed:

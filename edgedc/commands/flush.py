@@ -123,7 +123,7 @@ class _Flush:
 
     def __init__(self, box: Outbox, desk: Desk, elsewhere: Elsewhere, writer: RowWriter | None, as_json: bool) -> None:
         self._box, self._desk, self._elsewhere, self._writer, self._as_json = box, desk, elsewhere, writer, as_json
-        self._answered = self._refused = self._doubtful = 0
+        self._answered = self._refused = self._empty = self._doubtful = 0
         self._mine: set[int] = set()  # questions that this run had in hand
         self._down: set[tuple[str, str]] = set()  # (model, server) that no more is sent to
         self._error = ""  # the first
@@ -138,9 +138,10 @@ class _Flush:
             self._tell()
         left = [question.id for question in self._box.questions() if question.state == "waiting" and not question.batch]
         waiting = len(self._mine.intersection(left))
-        if waiting or self._refused:
+        if waiting or self._refused or self._empty:
             refused = f"{self._refused} refused for good (edgedc flush --list), " if self._refused else ""
-            raise EdgedcError(f"{waiting} still waiting, {refused}the first because: {self._error}")
+            empty = f"{self._empty} with an empty reply, " if self._empty else ""
+            raise EdgedcError(f"{waiting} still waiting, {refused}{empty}the first because: {self._error}")
         if left:
             are = "is" if len(left) == 1 else "are"
             click.echo(f"{len(left)} more {are} in the hands of other processes", err=True)
@@ -172,6 +173,9 @@ class _Flush:
             except BaseException:
                 self._box.release(question.id)
                 raise
+            if row["status"] == "empty":
+                self._empty += 1
+                self._error = self._error or row["error"]
         elif error:
             kept.wait(error, refused=refused)
             click.echo(f"not answered: {job.question[:60]!r}: {error}", err=True)
@@ -209,7 +213,7 @@ class _Flush:
         else:
             say(f"# {' '.join(row['question'].split())}\n\n{text_of(row)}\n")
         kept.done("")
-        self._answered += 1
+        self._answered += row["status"] == "answered"
         self._doubtful += kept.question.doubtful
         notes = [] if self._writer or self._as_json else row["notes"]
         for note in [*notes, *([kept.trouble] if kept.trouble else [])]:

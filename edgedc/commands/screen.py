@@ -62,6 +62,8 @@ def _notes(made: Any, price: Any) -> list[str]:
         lines.append(f"questions without a usable draw: {made.undrawn}")
     if made.unusable:
         lines.append("draws not tried: " + ", ".join(f"{n} {why}" for why, n in made.unusable.most_common()))
+    if made.empty:
+        lines.append(f"empty replies of the solver, which do not pass: {made.empty}")
     if made.foreign:
         lines.append(f"rows of another solver, setting or input, not counted here: {made.foreign}")
     if made.unsupported:

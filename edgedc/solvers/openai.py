@@ -185,7 +185,7 @@ class OpenAISolver:
         finally:
             booked = cost + (doubt.attempts + doubt.in_the_air) * worst
             self._budget.settle(hold, booked)
-        return replace(generation, booked=booked)
+        return replace(generation, booked=booked, beyond=cost > worst)
 
     def _solve(
         self,

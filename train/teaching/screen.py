@@ -57,7 +57,8 @@ class Screened:
     Questions: `passed` with one of their draws, `rejected` with all of them, `unfinished` because a call failed, and
     `undrawn` without any usable draw. `by_draw` (from 1) and `by_subquestions` (0: none are needed) are the shares of
     tried draws that passed; a draw is tried only where the ones before it did not pass. `unusable` counts draws by
-    outcome, `foreign` the file's rows of another solver, setting or input. `error` is the last failure of this run.
+    outcome, `foreign` the file's rows of another solver, setting or input. `error` is the last failure of this run,
+    and `empty` tried draws of which the solver said nothing.
     """
 
     passed: int = 0
@@ -72,6 +73,7 @@ class Screened:
     error: EdgedcError | None = None
     simulated: bool = False
     unsupported: set[str] = field(default_factory=set)
+    empty: int = 0
 
     @property
     def questions(self) -> int:
@@ -94,6 +96,7 @@ class _Gist(NamedTuple):
     subquestions: int
     simulated: bool
     unsupported: tuple[str, ...]
+    empty: bool
 
 
 def find_job(settings: ScreenSettings) -> Trials:
@@ -128,7 +131,7 @@ def screen(
 
     def gist(row: Row) -> _Gist:
         counted = row["verdict"], row.get("draw", 0), len(row["subquestions"])
-        return _Gist(*counted, row["simulated"], tuple(row["unsupported"]))
+        return _Gist(*counted, row["simulated"], tuple(row["unsupported"]), not row["solution"].strip())
 
     with (
         Rows(out, "screen", gist, asked=job.name, price=job.price) as rows,
@@ -238,6 +241,7 @@ def _screened(
         spent=spent,
         error=next(reversed(failed.values()), None),
         simulated=any(row.simulated for row in tried),
+        empty=sum(row.empty for row in tried),
         unsupported={name for row in tried for name in row.unsupported},
     )
 

@@ -238,6 +238,7 @@ def _as_json(made: Evaluated, compared: Sequence[Compared]) -> Iterator[Row]:
             "n": one.questions,
             "failed": one.failed,
             "first_error": one.first_error,
+            "empty": one.empty,
             **shares,
             "decompositions": asdict(one.decompositions) if one.decompositions else None,
             "statuses": one.statuses,
