@@ -330,7 +330,7 @@ def test_an_empty_reply_is_no_answer_and_is_not_paid_for_again(run: Run, server:
     server.reply = lambda prompt: "" if "day 1" in prompt else reply_to(prompt)
     code, out, err = run("What of day 1?", *far(server, "--mode", "cot"))
     assert (code, out) == (1, "")
-    assert err.splitlines()[-1].startswith("edgedc: the solver's reply is empty (stop); it is paid for")
+    assert err.splitlines()[-1].startswith("edgedc: the solver's reply is empty (stop), and it is paid for")
     assert server.asked == 1
     with closing(Outbox(tmp_path / "home" / "outbox.sqlite3")) as box:
         assert box.questions() == []
@@ -348,18 +348,8 @@ def test_a_bill_beyond_what_a_call_can_have_had_is_booked_and_said(run: Run) -> 
     usage = {"prompt_tokens": 100_000_000, "completion_tokens": 5}
     act = sse(delta("stop", content="The answer is: 7"), {"choices": [], "usage": usage}, "[DONE]")
     with wire_server(act) as made:
-        where = (
-            "--solver-url",
-            made.url,
-            "--solver-model",
-            "m",
-            "--mode",
-            "cot",
-            "--price-as",
-            "gpt-4o-mini",
-            "--json",
-        )
-        code, out, _ = run("Q?", *where)
+        where = ("--solver-url", made.url, "--solver-model", "m", "--price-as", "gpt-4o-mini")
+        code, out, _ = run("Q?", *where, "--mode", "cot", "--json")
     row = json.loads(out)
     assert (code, row["booked_usd"]) == (0, pytest.approx(15.0, rel=1e-3))
     assert row["notes"] == [
