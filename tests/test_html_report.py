@@ -95,6 +95,17 @@ def test_the_answer_the_sources_and_the_label_are_there_and_data_is_no_markup():
     assert len(charts["waits"]["data"]["values"]) == 120
 
 
+def test_a_legend_names_what_is_drawn_and_figures_have_room():
+    text = html_of(*bench())
+    charts = json.loads(re.search(r"const charts = (\{.*\});", text)[1])
+    even = charts["even"]
+    drawn = list(dict.fromkeys(row["system"] for row in even["data"]["values"]))
+    assert even["encoding"]["color"]["legend"] == even["encoding"]["strokeDash"]["legend"] == {"values": drawn}
+    assert drawn == ["remote", LOCAL]
+    assert all(spec["config"]["axisX"]["labelFlush"] is False for spec in charts.values())
+    assert "td:not(:first-child) { white-space: nowrap; }" in text
+
+
 def test_hardware_and_the_assumptions_behind_costs_are_shown():
     """Break-even counts hardware, so the chart of where the money goes must not leave it out."""
     text = html_of(*bench(), CostSettings(kwh_price=0.25, hardware_price=1200, lifetime=3, utilisation=0.2))

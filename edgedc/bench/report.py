@@ -193,6 +193,8 @@ def _spec(data: Sequence[Mapping[str, Any]], height: int, **rest: Any) -> Spec:
             "view": {"stroke": None},
             "axis": quiet
             | {"tickColor": "#888", "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
+            # Figures as wide as 0.0000 or 200,000 run into each other where there is one for each 40 pixels.
+            "axisX": {"tickCount": {"expr": "ceil(width / 90)"}, "labelFlush": False, "labelSeparation": 8},
             "axisY": {"labelLimit": 140},
             "legend": {
                 "labelColor": "currentColor",
@@ -298,11 +300,12 @@ def _break_even(results: Results, compared: Sequence[Comparison], fixed: float) 
         for name, start, each in lines
         for k in range(_POINTS)
     ]
+    legend = {"values": [name for name, _, _ in lines]}  # the others' colours are taken, and they have no line
     encoding = {
         "x": {"field": "queries", "type": "quantitative", "title": "questions"},
         "y": {"field": "dollars", "type": "quantitative", "title": "US dollars spent"},
-        "color": _by_system(results),
-        "strokeDash": _by_system(results),
+        "color": _by_system(results) | {"legend": legend},
+        "strokeDash": _by_system(results) | {"legend": legend},
     }
     return _spec(data, 260, mark={"type": "line", "strokeWidth": 2.5}, encoding=encoding)
 
