@@ -494,6 +494,18 @@ def test_held_out_strategyqa_questions_are_not_in_it(tmp_path: Path) -> None:
     assert len(numbers) < 60
 
 
+def test_a_corpus_takes_the_place_of_a_corpus_and_of_nothing_else(tmp_path: Path) -> None:
+    settings = corpus_settings(tmp_path)
+    for mine in (settings.gsm8k, settings.strategyqa):
+        assert mine is not None
+        before = mine.read_bytes()
+        with pytest.raises(InputError, match="it would be overwritten: give another file to write to"):
+            write_corpus(mine, settings)
+        assert mine.read_bytes() == before
+    for _ in range(2):
+        write_corpus(tmp_path / "c.jsonl", settings)
+
+
 @pytest.mark.parametrize("document_share", [0, 1])
 def test_a_row_like_a_test_question_is_left_out_and_counted(tmp_path: Path, document_share: float) -> None:
     settings = corpus_settings(tmp_path, gsm8k_share=0.4, document_share=document_share)

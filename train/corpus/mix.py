@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import InputError
-from edgedc.files import Row, beside, key_of, numbered_rows
+from edgedc.files import Row, beside, check_writable, key_of, numbered_rows
 from edgedc.flags import flag
 from edgedc.tasks import Example, Selection, strategyqa
 from edgedc.tasks.microworld import problems as microworld_problems
@@ -67,13 +67,13 @@ def write_corpus(
 ) -> Written:
     """Rows as `edgedc train` reads them, no question twice and none like a test question that edgedc or a file knows.
 
-    `report` is told now and then how many rows there are. Raises InputError for settings or files that are wrong; what
-    was at `path` before then stays.
+    `report` is told now and then how many rows there are. Raises InputError for settings or files that are wrong, and
+    for a `path` where something else than a corpus is; what was there before then stays.
     """
+    check_writable(path, _check_corpus)
     tests = held_out_in(held_out)
     source = rows(settings)
     written = Written(Counter(), Counter())
-    path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as stage, stage.open("w", encoding="utf-8") as file:
         while (left := settings.count - written.rows.total()) > 0:
             for row in _without_leaks(list(islice(source, min(left, _CHUNK))), tests, written.leaks):
@@ -81,6 +81,13 @@ def write_corpus(
                 written.rows[row["task"]] += 1
             report(written.rows.total())
     return written
+
+
+def _check_corpus(path: Path) -> None:
+    """Raises InputError for a file whose first row is not as `rows` makes them."""
+    row = next((row for _, row in numbered_rows(path)), {})
+    if not str(row.get("id")).startswith(f"{row.get('task')}-"):
+        raise InputError(f"{path}: not a corpus that was written here")
 
 
 def _without_leaks(chunk: list[Row], tests: Sequence[HeldOut], leaks: Counter[str]) -> Iterator[Row]:
