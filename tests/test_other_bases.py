@@ -1,5 +1,7 @@
 """Bases that are more than a decoder of text, or decode in another way than most."""
 
+import json
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ from test_export import make_model, make_tokenizer
 from transformers import AutoModelForCausalLM, FalconH1Config, Gemma3Config, Gemma3ForConditionalGeneration
 
 from edgedc.backends.transformers import TransformersBackend
+from edgedc.errors import InputError
 from export.gguf.quantize import estimate
 from export.gguf.tensors import StoredTensor
-from train.fitting.base import load_base, with_adapter
+from train.fitting.base import find_base, load_base, with_adapter
 from train.settings import TrainSettings
 
 IDS = list(range(5, 45))
@@ -50,6 +53,24 @@ def test_attention_is_capped_where_the_model_caps_it(tmp_path: Path) -> None:
     exact = scores(AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32))
     assert np.allclose(TransformersBackend(folder, threads=1).logits(IDS, start=0), exact, atol=1e-5)
     assert np.allclose(scores(load_base(str(folder), dtype=torch.float32)[1]), exact, atol=1e-5)
+
+
+@pytest.mark.skipif(not version("transformers").startswith("4."), reason="transformers 5 reads what it has saved")
+@pytest.mark.parametrize("part", [{}, {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}])
+def test_what_transformers_5_has_saved_is_not_read_as_another_model(part: dict[str, object], tmp_path: Path) -> None:
+    """transformers 4.57 takes 10,000 for the rope's base, and says nothing."""
+    folder = make_model(tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text("utf-8")) | part
+    del config["rope_theta"]
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    for load in (lambda: TransformersBackend(folder, threads=1), lambda: find_base(str(folder))):
+        if part:
+            with pytest.raises(
+                InputError, match=r"base: saved by transformers 5, which 4\..* pip install 'transformers>=5'"
+            ):
+                load()
+        else:
+            load()
 
 
 def test_mambas_output_is_not_adapted() -> None:

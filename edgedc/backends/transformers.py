@@ -1,6 +1,7 @@
 """Model folders, run by transformers, by default in float32: what exported artifacts are compared with."""
 
 from collections.abc import Generator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from edgedc.backends.greedy import GreedyBackend, check_context, encodable
 from edgedc.backends.marks import Marks
 from edgedc.bundle import SpecialIds, check_model_folder
 from edgedc.errors import InputError, MissingExtra
+from edgedc.files import read_object
 from edgedc.generation import Message
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class TransformersBackend(GreedyBackend):
             from safetensors import SafetensorError
         except ModuleNotFoundError as error:
             raise MissingExtra(error.name or "transformers", "train") from error
+        check_saved_by(folder)
         self.name = f"transformers {folder.name}"
         self._folder, self._torch = folder, torch
         torch.set_num_threads(threads or min(torch.get_num_threads(), physical_cores()))
@@ -127,6 +130,25 @@ class TransformersBackend(GreedyBackend):
                 )
             past = made.past_key_values
             ids = [(yield made.logits[0, -1].float().numpy())]
+
+
+def check_saved_by(folder: Path) -> None:
+    """Raises InputError for what transformers 5 has saved and the one that is installed reads otherwise.
+
+    transformers 4.57 takes 10,000 for a rope's base that stands under its new name, and says nothing.
+    """
+    installed = version("transformers")
+    if int(installed.split(".")[0]) >= 5:
+        return
+    config = read_object(folder / "config.json")
+    config = config.get("text_config") or config
+    tokenizer = folder / "tokenizer_config.json"
+    new = tokenizer.is_file() and read_object(tokenizer).get("tokenizer_class") == "TokenizersBackend"
+    if new or ("rope_parameters" in config and "rope_theta" not in config):
+        raise InputError(
+            f"{folder}: saved by transformers 5, which {installed} reads as another model: run  "
+            "pip install 'transformers>=5'"
+        )
 
 
 def cap_attention(model: Any) -> None:

@@ -73,8 +73,11 @@ def read_rope(where: str, config: dict[str, Any], head_dim: int, kinds: tuple[st
 
 
 def rope_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """One dictionary, with `rope_theta` in it, whichever version of transformers wrote the config."""
-    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    """One dictionary, with `rope_theta` in it, whichever version of transformers wrote the config.
+
+    Where both did, transformers 4.57 and 5 go by the old name.
+    """
+    settings = config.get("rope_scaling") or config.get("rope_parameters") or {}
     settings = dict(settings.get("full_attention") or settings)
     for name in ("rope_theta", "original_max_position_embeddings", "partial_rotary_factor"):
         if settings.get(name) is None and config.get(name) is not None:

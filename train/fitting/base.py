@@ -1,5 +1,6 @@
 """The model that is trained: a base with an adapter on it, a base as a whole, or a new one."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from transformers.utils import cached_file, is_flash_attn_2_available
 
 from edgedc.adapter import base_sha256
 from edgedc.backends.chat import check_heard
-from edgedc.backends.transformers import cap_attention
+from edgedc.backends.transformers import cap_attention, check_saved_by
 from edgedc.bundle import check_layers, check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, MissingExtra
@@ -97,16 +98,17 @@ def make_trainee(
     torch.manual_seed(settings.seed)
     if settings.tuning != "full":
         model = with_adapter(model, settings)
-    return tokenizer, model, _base(name, model, Path(folder) if weights else None)
+    revision = "" if Path(folder).is_dir() else files_of(folder).name
+    return tokenizer, model, _base(name, model, revision, Path(folder) if weights else None)
 
 
-def _base(name: str, model: Any, folder: Path | None = None) -> Base:
+def _base(name: str, model: Any, revision: str = "", folder: Path | None = None) -> Base:
     """Raises InputError for a model that does not say how much it reads."""
     context = getattr(model.config, "max_position_embeddings", None)
     if not context:
         raise InputError(f"{name}: its config.json has no max_position_embeddings, its longest text; take another base")
     hashes = (base_sha256(folder), sha256_of(folder / "config.json")) if folder and folder.is_dir() else ()
-    return Base(name, int(context), model.num_parameters(), getattr(model.config, "_commit_hash", None) or "", *hashes)
+    return Base(name, int(context), model.num_parameters(), revision, *hashes)
 
 
 def find_base(name: str) -> tuple[str, str]:
@@ -114,25 +116,33 @@ def find_base(name: str) -> tuple[str, str]:
     folder = find_weights(Path(name))
     if folder.exists():
         check_model_folder(folder)
+        check_saved_by(folder)
         return str(folder), name
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name, name
     raise InputError(f"{name}: no such base model: give a folder, a hub id (owner/name) or a name in  edgedc models")
 
 
-def write_student(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any, settings: TrainSettings) -> None:
-    """What a student of this base will be, as `edgedc merge` writes it; for its weights, links to the base's."""
+def write_student(folder: Path, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """What a student of this base will be, as `edgedc merge` writes it, but that its weights are a hole in the file."""
     student = model.get_base_model() if isinstance(model, PeftModel) else model
     student.config.architectures = [type(student).__name__]
     for part in (student.config, student.generation_config, tokenizer):
         part.save_pretrained(folder)
-    files = files_of(find_base(settings.base)[0], getattr(student.config, "_commit_hash", None) or "")
-    for path in files.glob("*.safetensors*"):
-        (folder / path.name).symlink_to(path.resolve())
+    header, end = {}, 0
+    for name, weight in student.named_parameters():  # what is tied, once
+        if ".lora_" in name:
+            continue
+        places = [end, end := end + 2 * weight.numel()]
+        header[name.replace(".base_layer", "")] = {"dtype": "F16", "shape": [*weight.shape], "data_offsets": places}
+    described = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(described).to_bytes(8, "little") + described)
+        file.truncate(8 + len(described) + end)
 
 
 def files_of(name: str, revision: str = "") -> Path:
-    """The folder with the files of a base that was loaded: its own, or that of a revision in the hub's cache."""
+    """The folder with the files of a base that was loaded: its own, or in the hub's cache that of its revision."""
     if Path(name).is_dir():
         return Path(name)
     return Path(str(cached_file(name, "config.json", revision=revision or None, local_files_only=True))).parent
@@ -173,7 +183,8 @@ def load_base(
     if read["missing_keys"]:  # transformers would draw them by lot
         raise InputError(f"{which}: its weights lack {min(read['missing_keys'])}: copy or download the model again")
     if not Path(name).is_dir():  # `find_base` has looked into a folder
-        check_layers(files_of(name, getattr(model.config, "_commit_hash", None) or ""))
+        check_layers(files_of(name, revision))
+        check_saved_by(files_of(name, revision))
     model = text_part(model)
     cap_attention(model)
     if quantised and model.device.type == "cpu":

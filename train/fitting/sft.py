@@ -183,7 +183,7 @@ def check_untaught(data: Path, pairs: Sequence[Pair], settings: TrainSettings, f
     if settings.packing:
         check_packing(model, device())
     encode(data, pairs, tokenizer, settings.max_length, **_limits(model, base))
-    write_student(folder, tokenizer, model, settings)
+    write_student(folder, tokenizer, model)
     return base.context
 
 
