@@ -93,7 +93,9 @@ def _printed(form: str, measured: list[Latency]) -> str:
         return "\n".join(json.dumps(row) for row in rows)
     if form == "csv":
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        # As llama-bench has it: samples are lists, which a cell cannot hold.
+        columns = [name for name in (rows[0] if rows else ()) if not name.startswith("samples_")]
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue().rstrip("\n")
