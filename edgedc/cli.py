@@ -108,6 +108,14 @@ def _as_ctrl_c() -> list[int]:
     return got
 
 
+def _dashed(error: click.ClickException) -> str:
+    """For a question that was taken for flags."""
+    if not isinstance(error, click.NoSuchOption) or error.option_name.startswith("--") or error.ctx is None:
+        return ""
+    asks = any(param.name == "question" for param in error.ctx.command.params)
+    return " A question that begins with - goes behind -- ." if asks else ""
+
+
 def main(args: list[str] | None = None) -> Any:
     """Run a verb; a known failure becomes one line on stderr and its exit code, and so does trouble with a file.
 
@@ -130,7 +138,7 @@ def main(args: list[str] | None = None) -> Any:
         context = error.ctx if isinstance(error, click.UsageError) else None
         message = error.format_message()
         stop = "" if message.endswith((".", "?")) else "."
-        hint = f"{stop} See  {context.command_path} --help" if context else ""
+        hint = f"{stop}{_dashed(error)} See  {context.command_path} --help" if context else ""
         click.echo(f"edgedc: {_variable(error)}{message}{hint}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):

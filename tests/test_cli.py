@@ -67,6 +67,14 @@ def test_a_mistyped_verb_is_guessed() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a folder in use is not removed")
+@pytest.mark.parametrize("verb", [["decompose"], ["ask", "--solver-model", "m"]])
+def test_a_question_that_is_taken_for_a_flag_is_told_how_it_is_none(verb: list[str]) -> None:
+    done = run(*verb, "-5 plus 3 is how much?")
+    assert done.returncode == 2
+    assert "No such option '-5'. A question that begins with - goes behind -- . See " in done.stderr
+    assert "goes behind" not in run("models", "-5").stderr
+
+
 def test_a_working_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     code = "import os, edgedc.cli; os.rmdir(os.getcwd()); edgedc.cli.main(['models'])"
