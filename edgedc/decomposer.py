@@ -8,6 +8,7 @@ from edgedc.decomposition import LONGEST, MOST, Decomposition, parse
 from edgedc.errors import InputError
 from edgedc.generation import Generation, Message, OnText
 from edgedc.prompts import MAX_SUBQUESTIONS, MAX_TOKENS_DECOMPOSE, Style, decompose_messages
+from edgedc.words import counted
 
 Where = Literal["local", "remote"]
 
@@ -78,7 +79,7 @@ def remark(decomposer: Decomposer, decomposition: Decomposition, generation: Gen
     Subquestions beyond the cap are kept and pointed out here, never cut.
     """
     if generation.finish_reason == "length":
-        return f"the decomposition was cut at {decomposer.max_tokens} tokens"
+        return f"the decomposition was cut at {counted(decomposer.max_tokens, 'token')}"
     if generation.finish_reason in CUT:
         return f"the decomposition is not whole: its server ended it as {generation.finish_reason!r}"
     if decomposition.status == "unparsed":

@@ -13,6 +13,7 @@ from edgedc.errors import InputError, SolverError, SolverRefused
 from edgedc.generation import Generation, Message, Solver
 from edgedc.prompts import MAX_TOKENS_SOLVE, final_answer, solve_messages, step_messages
 from edgedc.steps import run_steps
+from edgedc.words import counted
 
 __all__ = [
     "ASKED",
@@ -225,7 +226,7 @@ def _remarks(begun: Begun, max_tokens: int) -> list[str]:
         if stage.name == "decompose":
             continue
         if reason == "length":
-            notes.append(f"the solver's reply ({stage.name}) was cut at {max_tokens} tokens")
+            notes.append(f"the solver's reply ({stage.name}) was cut at {counted(max_tokens, 'token')}")
         elif reason in REFUSALS:
             notes.append(f"the solver would not answer ({stage.name}: {reason})")
         elif reason not in ("stop", FAILED):

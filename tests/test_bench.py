@@ -27,7 +27,7 @@ from edgedc.ledger import Budget
 from edgedc.pipeline import Decomposer, Stage, Where
 from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
-from edgedc.solvers.openai import OpenAISolver
+from edgedc.solvers.openai import OPENAI, OpenAISolver
 from edgedc.solvers.simulated import MODEL, SimulatedSolver, Skill, simulated_server
 from edgedc.tasks import Example, Selection, load_examples
 from edgedc.tasks.microworld import problems, score
@@ -482,8 +482,8 @@ def test_a_ceiling_ends_the_verb_before_the_call(tmp_path: Path, bundle_folder: 
         (("--solver-model", "gpt-4o", "--remote-model", "unheard-of"), "no price is known for 'unheard-of'"),
         (("--solver-model", "gpt-4o", "--prices", "absent.json"), "absent.json: cannot read"),
         (("--solver-model", "gpt-4o", "--model", "absent"), "absent: no such folder"),
-        (("--solver-model", MODEL, "--solver-url", ""), "start it with  edgedc simulate  and give --solver-url"),
-        (("--solver-model", "unheard-of", "--solver-url", ""), "no key for api.openai.com"),
+        (("--solver-model", MODEL, "--solver-url", OPENAI), "start it with  edgedc simulate  and give --solver-url"),
+        (("--solver-model", "unheard-of", "--solver-url", OPENAI), "no key for api.openai.com"),
         (("--solver-model", "gpt-4o", "--remote-url", "nowhere"), "check --remote-url"),
         ((), "no solver"),
     ],

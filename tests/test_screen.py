@@ -389,7 +389,7 @@ def test_the_verb_ends_with_1_when_calls_failed(data: Path, tmp_path: Path) -> N
     with server(solver) as url:
         result = verb("--solver-model", "big", "--solver-url", url, "--retries", 0, data, tmp_path / "out.jsonl")
     assert isinstance(result.exception, SolverError)
-    assert "1 questions are unfinished, run again" in str(result.exception)
+    assert "1 question is unfinished, run again" in str(result.exception)
     assert "2 of 5 questions" in result.stdout
 
 

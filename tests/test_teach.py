@@ -318,7 +318,7 @@ def test_an_answer_that_was_forgotten_or_corrected_is_put_in_and_nothing_is_paid
         assert "calls to make" not in done.stderr
         assert sorted(row["answer"] for row in rows_of(rows)) == sorted(str(row["gold"]) for row in known)
         write_rows(data, [known[0] | {"gold": 99}, *known])  # of a question that comes twice the first counts
-        assert "note: 1 rows" in invoke("--answer-column", "gold", *args).stderr
+        assert "note: 1 row of" in invoke("--answer-column", "gold", *args).stderr
         assert "note" not in invoke("--answer-column", "gold", *args).stderr
         assert "note" not in invoke(*args).stderr  # it takes none away
     assert {row["answer"] for row in rows_of(rows) if row["question"] == known[0]["question"]} == {"99"}

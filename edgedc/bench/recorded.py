@@ -102,7 +102,7 @@ def read_recordings(folder: Path) -> list[Recording]:
     ]
     if not found:
         raise InputError(
-            f"{folder}: no <solver>/eval_<decomposer>.jsonl in it; see edgedc/bench/recorded.py for what it holds"
+            f"{folder}: no recorded runs in it (SOLVER/eval_DECOMPOSER.jsonl); name their folder, or a file of --record"
         )
     order = list(DECOMPOSERS)
     return sorted(found, key=lambda r: (r.solver, order.index(r.decomposer) if r.decomposer in order else len(order)))

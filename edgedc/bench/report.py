@@ -18,6 +18,7 @@ from edgedc.bench.metrics import Record
 from edgedc.bench.pair import Results
 from edgedc.bench.screen import answers, notes_of, quality_and_speed, title, tokens_and_money, under_load, waits
 from edgedc.errors import InputError
+from edgedc.words import counted
 
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito's, for all eyes
 _POINTS = 41  # of a break-even line
@@ -151,9 +152,10 @@ def _speed(made: Latency | None, test: str) -> float | None:
 
 def _sources(results: Results, compared: Sequence[Comparison], settings: CostSettings) -> Section:
     machine, price = results.machine, results.solver.price
-    counted = sorted({source for system in results.systems for source in system.token_sources})
+    counters = sorted({source for system in results.systems for source in system.token_sources})
     lines = [
-        f"Machine: {machine.cpu or 'unknown processor'}, {machine.cores} cores, {machine.os}, Python {machine.python}.",
+        f"Machine: {machine.cpu or 'unknown processor'}, {counted(machine.cores, 'core')}, {machine.os}, "
+        f"Python {machine.python}.",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in {"edgedc": results.edgedc, **machine.versions}.items()) + ".",
         f"Questions: {', '.join(f'{k} {v}' for k, v in results.selection.items() if v not in (None, ''))}.",
         f"Solver: {results.solver.model} at {results.solver.host}"
@@ -161,7 +163,7 @@ def _sources(results: Results, compared: Sequence[Comparison], settings: CostSet
         + (", SIMULATED." if results.solver.simulated else "."),
         f"Prices of {price.model}: ${1e6 * price.input:g} per million tokens read, ${1e6 * price.cached:g} cached, "
         f"${1e6 * price.output:g} written; {price.date}, {price.source}.",
-        f"Tokens were counted by: {', '.join(counted)}.",
+        f"Tokens were counted by: {', '.join(counters)}.",
         *(f"Energy of {made.name}: {made.energy}." for made in compared),
         *([_assumed(settings)] if compared else []),
         f"Made {results.created}; raw rows: {results.rows}.",

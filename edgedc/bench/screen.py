@@ -6,6 +6,7 @@ from edgedc.bench.metrics import Summary
 from edgedc.bench.pair import Results
 from edgedc.bench.percentiles import Percentile
 from edgedc.bench.table import Cell, table
+from edgedc.words import counted
 
 
 def show(results: Results) -> str:
@@ -78,7 +79,8 @@ def title(results: Results) -> str:
     network = f"; EMULATED network: {results.network.name}" if results.network else ""
     return (
         f"Local and remote decomposition with {_solver(results)}; prices: {price.date}{network}\n"
-        f"{results.machine.cpu or 'unknown processor'}, {results.machine.cores} cores, edgedc {results.edgedc}"
+        f"{results.machine.cpu or 'unknown processor'}, {counted(results.machine.cores, 'core')}, "
+        f"edgedc {results.edgedc}"
     )
 
 

@@ -84,9 +84,9 @@ def summary(row: Row, solver: Remote, names: dict[str, str]) -> Iterator[str]:
         yield f"{stage['name']}: {names[_by(stage)]}, {_measured(stage)}"
     if row["retried"]:
         doubtful = row["retried_doubtful"]
-        was = "was" if row["retried"] == 1 else "were"
         billed = f"; a provider may bill {doubtful} of those too" if doubtful else ""
-        yield f"{counted(row['retried'], 'more call')} failed and {was} repeated{billed}"
+        were = "was" if row["retried"] == 1 else "were"
+        yield f"{counted(row['retried'], 'more call')} failed and {were} repeated{billed}"
     yield f"{row['seconds']:.2f} s, {_money(row, solver)}, {row['bytes_sent']} bytes left this device"
 
 

@@ -104,8 +104,7 @@ def _line(row: Row) -> str:
 
 
 def _doubt(calls: int) -> str:
-    were = "call was" if calls == 1 else "calls were"
-    return f"{calls} {were} sent in vain, and may be billed too"
+    return f"{counted(calls, 'call', 'were')} sent in vain, and may be billed too"
 
 
 def _drop(box: Outbox, key: str) -> None:
@@ -143,8 +142,7 @@ class _Flush:
             empty = f"{self._empty} with an empty reply, " if self._empty else ""
             raise EdgedcError(f"{waiting} still waiting, {refused}{empty}the first because: {self._error}")
         if left:
-            are = "is" if len(left) == 1 else "are"
-            click.echo(f"{len(left)} more {are} in the hands of other processes", err=True)
+            click.echo(f"{counted(len(left), 'other', 'are')} in the hands of other processes", err=True)
 
     def _send(self, question: Question) -> None:
         job = Job(**question.job)

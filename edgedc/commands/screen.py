@@ -10,6 +10,7 @@ from edgedc.commands._asking import Asking, dollars
 from edgedc.commands._say import say
 from edgedc.errors import SolverError
 from edgedc.flags import flags
+from edgedc.words import counted
 from edgedc.workshop import workshop
 
 
@@ -40,7 +41,8 @@ def command(screensettings: Any, demonstrations: Path, out: Path) -> None:
     for line in _notes(made, job.price):
         say(line)
     if made.unfinished:
-        raise SolverError(f"{out}: {made.unfinished} questions are unfinished, run again to ask on; last: {made.error}")
+        unfinished = counted(made.unfinished, "question", "are")
+        raise SolverError(f"{out}: {unfinished} unfinished, run again to ask on; last: {made.error}")
 
 
 def _cells(made: Any) -> list[list[str]]:

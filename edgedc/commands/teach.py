@@ -11,6 +11,7 @@ from edgedc.commands._say import say
 from edgedc.errors import EdgedcError, InputError
 from edgedc.flags import flags
 from edgedc.tasks import Example, Selection, read_examples
+from edgedc.words import counted
 from edgedc.workshop import workshop
 
 
@@ -56,7 +57,7 @@ def command(selection: Selection, teachsettings: Any, out: Path) -> None:
     module = workshop("train.teaching.teach")
     plan = module.plan(questions, teacher, teachsettings)
     if renewed := workshop("train.teaching.renew").renew_answers(out, plan):
-        click.echo(f"note: {renewed} rows of {out} got the answers that the data has now", err=True)
+        click.echo(f"note: {counted(renewed, 'row')} of {out} got the answers that the data has now", err=True)
     with asking.kept_in(out):
         taught = module.teach(questions, teacher, out, teachsettings, announce=announce, report=report)
     if taught.simulated:
@@ -64,12 +65,12 @@ def command(selection: Selection, teachsettings: Any, out: Path) -> None:
     for name in sorted(taught.unsupported):
         click.echo(f"note: the server does not take our {name}: its own default was used (`unsupported`)", err=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in taught.outcomes.most_common())
-    rows = f"{taught.outcomes.total()} rows" + (f": {counts}" if counts else "")
+    rows = counted(taught.outcomes.total(), "row") + (f": {counts}" if counts else "")
     say(f"{out}: {rows}{dollars('; ', taught.spent)}")
     if taught.lost:
         click.echo(f"{dollars('', taught.lost)} of it is the most that calls without a row may have cost", err=True)
     if taught.missing:
         raise EdgedcError(
-            f"{out}: {taught.missing} draws are missing, as their calls failed; the same command asks for them again "
-            f"({taught.error})"
+            f"{out}: {counted(taught.missing, 'draw', 'are')} missing, as their calls failed; the same command asks "
+            f"for them again ({taught.error})"
         )
