@@ -87,7 +87,7 @@ def test_a_reply_that_is_cut_is_unparsed_and_fails(run, bundle_folder):
     code, out, err = run("--model", bundle_folder, "--max-tokens", 1, QUESTIONS[0])
     assert code == 1
     assert out.strip() in run("--model", bundle_folder, QUESTIONS[0])[1]
-    assert "cut at 1 tokens" in err
+    assert "cut at 1 token\n" in err
     code, out, _ = run("--model", bundle_folder, "--max-tokens", 1, "--json", QUESTIONS[0])
     assert (code, json.loads(out)["status"]) == (1, "unparsed")
 

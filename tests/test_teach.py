@@ -278,6 +278,19 @@ def test_settings_that_make_no_sense_are_refused_in_a_line(settings, said):
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_that_openai_hardly_has_is_not_sent_there_unasked(monkeypatch):
+    for name in ("EDGEDC_BASE_URL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    with pytest.raises(InputError, match=r"bundle: no model here .* add --teacher-url"):
+        find_teacher(TeachSettings(teacher="bundle"))
+    assert find_teacher(TeachSettings(teacher="gpt-4o-mini")).where == "api.openai.com"
+    assert find_teacher(TeachSettings(teacher="ft:mine", price_as="gpt-4o-mini")).where == "api.openai.com"
+    assert find_teacher(TeachSettings(teacher="bundle", teacher_url="https://api.openai.com/v1")).name == "bundle"
+    monkeypatch.setenv("EDGEDC_BASE_URL", "http://127.0.0.1:9/v1")
+    assert find_teacher(TeachSettings(teacher="meta-llama/Llama-3")).where == "127.0.0.1:9"
+
+
 def invoke(*args):
     return CliRunner().invoke(cli, ["teach", *map(str, args)])
 

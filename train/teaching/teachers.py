@@ -15,6 +15,7 @@ from edgedc.files import Row, sha256_of
 from edgedc.generation import Backend
 from edgedc.methods import check_decomposes
 from edgedc.prices import Price
+from edgedc.solvers.openai import OPENAI, host_of
 
 from ..calls.remote import Remote, find_remote
 from .draws import Draw, Form, row_of
@@ -165,6 +166,11 @@ def find_teacher(settings: "TeachSettings") -> Teacher:
     server = find_remote(
         settings.teacher, settings.teacher_url, settings.temperature, settings.max_tokens, settings, FLAGS
     )
+    if server.price is None and server.host == host_of(OPENAI) and not settings.teacher_url:
+        raise InputError(
+            f"{settings.teacher}: no model here (edgedc models), and none of {server.host} whose price is known; for a "
+            "server that has it add --teacher-url"
+        )
     return RemoteTeacher(server, form)
 
 
