@@ -119,7 +119,7 @@ def test_what_cannot_be_tidied_up_at_the_end_is_a_line_and_counts(tmp_path):
     spending.failed("a", failure(0.5))
     kept.unlink()
     kept.mkdir()
-    with pytest.raises(EdgedcError, match=r"rows\.jsonl\.spending: cannot be written: Is a directory; what stands"):
+    with pytest.raises(EdgedcError, match=r"rows\.jsonl\.spending: cannot be written: not a .*; what stands"):
         spending.__exit__(None, None, None)
 
 

@@ -144,8 +144,6 @@ def _keep(path: Path, figures: Figures, model: str, threads: int | None) -> str:
     question = {"prompt_tokens": PROMPT_TOKENS, "reply_tokens": REPLY_TOKENS}
     try:
         write_text(path, json.dumps({**about, **question, **asdict(figures)}, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        return f"{error.filename or path}: {error.strerror}"
     except EdgedcError as error:
         return str(error)
     return ""

@@ -86,12 +86,10 @@ class Spending:
         self._writer.__exit__(kind, error, trace)
         kept = [{**call, "asked": 0.0 if settled else call["asked"]} for call in self._calls.values()]
         kept = [call for call in kept if call["lost"] or call["asked"]]
+        if not kept:
+            self._path.unlink(missing_ok=True)  # the writer has taken an empty one away
+            return
         try:
-            if kept:
-                write_text(self._path, "".join(json.dumps(call) + "\n" for call in kept))
-            else:
-                self._path.unlink(missing_ok=True)  # the writer has taken an empty one away
-        except OSError as failed:
-            raise EdgedcError(
-                f"{self._path}: cannot be written: {failed.strerror}; what stands in it counts"
-            ) from failed
+            write_text(self._path, "".join(json.dumps(call) + "\n" for call in kept))
+        except EdgedcError as failed:
+            raise EdgedcError(f"{failed}; what stands in it counts") from failed
