@@ -18,6 +18,7 @@ from test_export import TEXTS, edit_json, make_model
 
 from edgedc.backends.chat import ChatTemplate
 from edgedc.backends.llamacpp import LlamaCppBackend
+from edgedc.backends.transformers import TransformersBackend
 from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.errors import EdgedcError, InputError
@@ -264,3 +265,58 @@ def test_a_source_that_cannot_be_fetched_is_not_kept(tmp_path: Path, monkeypatch
         find_converter(None, said.append)
     assert "once" in said[0]
     assert not list((tmp_path / "edgedc").iterdir())
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "apertus": {"tie_word_embeddings": False},
+    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 2},
+    "falcon_h1": {
+        "mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 16, "mamba_n_groups": 1,
+    },
+    "granite": {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22},
+    "hunyuan_v1_dense": {},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_auto_adjust_ff_dim": False},
+    "ministral3": {},
+    "olmo2": {"tie_word_embeddings": False},
+    "olmo3": {"tie_word_embeddings": False, "sliding_window": 256, "rope_theta": 500_000.0},  # its own
+    "qwen3_5_text": {
+        "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_conv_kernel_dim": 4,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.25, "mrope_section": [2, 1, 1],
+        },
+    },
+    "smollm3": {},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families_compute_the_same(family: str, llama_cpp: Path, tmp_path: Path) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if family not in CONFIG_MAPPING_NAMES:
+        pytest.skip(f"{family} is not in the transformers that is installed")
+    model = make_model(tmp_path / "model", family, hidden=128, intermediate_size=256, **OTHERS[family])
+    assert not is_known(model)
+    converter = Path(shutil.copytree(llama_cpp, tmp_path / "llama.cpp"))
+    (converter / "convert_hf_to_gguf.py").rename(converter / "converting.py")
+    (converter / "convert_hf_to_gguf.py").write_text(
+        "import converting\nfrom conversion.base import TextModel\n"
+        "TextModel.get_vocab_base_pre = lambda self, tokenizer: 'smollm'  # see DRIVER\n"
+        "if __name__ == '__main__':\n    converting.main()\n",
+        "utf-8",
+    )
+    convert_with_llama_cpp(model, tmp_path / "out.gguf", "f16", converter)
+    ids = list(range(5, 105))
+    ours = LlamaCppBackend(tmp_path / "out.gguf", threads=1)
+    wanted = TransformersBackend(model, threads=1).logits(ids, start=0)[:, : ours.logits(ids[:2], start=0).shape[1]]
+    compared = [log_softmax(scores) for scores in (wanted, ours.logits(ids, start=0))]
+    ours.close()
+    kl = (np.exp(compared[0]) * (compared[0] - compared[1])).sum(-1).mean()
+    assert kl < 1e-4, kl  # as the gate has it for f16
+
+
+def log_softmax(scores: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    shifted = scores.astype(np.float64) - scores.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
