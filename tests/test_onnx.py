@@ -313,6 +313,7 @@ def test_rows_that_int4_cannot_pack_are_refused_before_the_work(tmp_path: Path) 
     check_onnx(make_model(tmp_path / "even", "llama", intermediate_size=100), "int4")
 
 
+@needs_optimum
 def test_rope_that_changes_with_the_length_is_refused(model_folder: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(model_folder, tmp_path / "model"))
     factors = {"short_factor": [1.0] * 32, "long_factor": [4.0] * 32, "factor": 4.0}
