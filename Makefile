@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow bench-startup bench-export bench-training bench-decoding bench-serving bench-decomposers bench-replication bench-peers base model clean
+.PHONY: help venv demo test check test-slow test-newest bench-startup bench-export bench-training bench-decoding bench-serving bench-decomposers bench-replication bench-peers base model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,15 @@ test: check  ## check, then the default tests
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-newest:  ## what training and export do with the newest packages (transformers 5), in a folder of its own
+	test -x build/newest/bin/python || $(PYTHON) -m venv build/newest
+	build/newest/bin/python -m pip --disable-pip-version-check install --quiet "$(TORCH)"
+	CMAKE_ARGS="$(LLAMA_CMAKE)" build/newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade \
+		--upgrade-strategy eager -e '.[export,serve,hub,qlora]' $(DEV) "$(TORCH)"
+	build/newest/bin/python -m pytest -m "not slow or oracle" -o cache_dir=build/newest/cache $(addprefix tests/test_,$(addsuffix .py, \
+		compiling distill export gate gguf_vocab merge onnx onnx_backend oracle other_bases packing processes qlora \
+		resume ship to_gguf train))
 
 bench-startup: $(INSTALLED)  ## how fast `edgedc --help` starts, against click alone
 	$(BIN)/python benchmarks/startup.py

@@ -482,6 +482,8 @@ def test_a_qwen_goes_through_the_gate_with_text_that_is_not_composed(tmp_path: P
     model = make_model(tmp_path / "model", "qwen2", hidden=64, intermediate_size=96, max_position_embeddings=1024)
     make_tokenizer(model, "qwen2")
     edit_json(model / "tokenizer.json", normalizer={"type": "NFC"})
+    for file in model.glob("*token*.json"):  # transformers 5 gives each Qwen this token
+        file.write_text(file.read_text("utf-8").replace("<|pad|>", "<|endoftext|>"), "utf-8")
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"question": "How many cafe\u0301s, and how many tables?"}))
     order = ["--quantization", "f32,q8_0", "--prompts", tmp_path / "prompts.jsonl", model, tmp_path / "bundle"]
     CliRunner().invoke(cli, ["export", *map(str, order)])
