@@ -12,7 +12,7 @@ from typing import Any, Literal
 from edgedc import __version__
 from edgedc.backends import ENGINE_OF, Choice, ModelBackend, open_choice
 from edgedc.bundle import CHAT_TEMPLATE, Artifact, Manifest
-from edgedc.errors import EdgedcError, MissingExtra
+from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.files import sha256_of
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
@@ -106,7 +106,7 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
     elif not manifest.chat_template_sha256:
         return [*checks, Check(CHAT_TEMPLATE, "template", "skipped", "the manifest has no hash of it: export again")]
     else:
-        right = template.is_file() and sha256_of(template) == manifest.chat_template_sha256
+        right = _check_file(folder, CHAT_TEMPLATE, manifest.chat_template_sha256).outcome == "ok"
         wrong = "missing, or not the one that the model was exported with"
     return [*checks, Check(CHAT_TEMPLATE, "template", "ok" if right else "FAILED", "" if right else wrong)]
 
@@ -144,9 +144,12 @@ def _check_file(folder: Path, name: str, expected: str) -> Check:
     path = folder / name
     if not path.is_file():
         return Check(name, "sha256", "FAILED", "missing: copy the bundle again")
-    if sha256_of(path) != expected:
-        return Check(name, "sha256", "FAILED", "changed since it was exported: copy the bundle again")
-    return Check(name, "sha256", "ok")
+    try:
+        changed = sha256_of(path) != expected
+    except InputError as error:
+        return Check(name, "sha256", "FAILED", str(error))
+    wrong = "changed since it was exported: copy the bundle again"
+    return Check(name, "sha256", "FAILED" if changed else "ok", wrong if changed else "")
 
 
 def _check_special_ids(manifest: Manifest, artifact: Artifact, backend: ModelBackend) -> Check:

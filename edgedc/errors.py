@@ -12,8 +12,8 @@ EdgedcError                 1   something failed
     └── SolverReply             an answer that is an error or not the protocol
         └── SolverRefused       ... and no later call would fare better
 
-The message is one line: it names the input, what is wrong, and what to do about it. Anything else that is raised is a
-bug and keeps its traceback.
+The message is one line: it names the input, what is wrong, and what to do about it. Trouble with a file, an OSError
+that names one, becomes a line too; anything else that is raised is a bug and keeps its traceback.
 """
 
 import importlib.util

@@ -96,6 +96,19 @@ def test_a_whole_bundle_is_found_well(bundle: Path) -> None:
         assert (file, "sha256") in done
 
 
+def test_a_file_that_may_not_be_read_is_one_of_its_findings(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> str:
+        if path.name in (GGUF, TEMPLATE):
+            raise InputError(f"{path}: cannot be read: Permission denied")
+        return sha256_of(path)
+
+    monkeypatch.setattr(edgedc.doctor, "sha256_of", refused)
+    found = failures(copy)
+    assert found[GGUF, "sha256"] == f"{copy / GGUF}: cannot be read: Permission denied"
+    assert (TEMPLATE, "template") in found
+    assert (ONNX, "sha256") not in found
+
+
 def test_a_moved_bundle_is_shown_as_a_table(copy: Path) -> None:
     done = doctor("--threads", 1, copy.rename(copy.with_name("elsewhere")))
     assert done.exit_code == 0, done.output
