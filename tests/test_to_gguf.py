@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no factor": ({"rope_scaling": {"type": "linear"}}, "rope scaling 'linear' needs a factor"),
     "half a llama3": ({"rope_scaling": {**LLAMA3, "low_freq_factor": None}}, "'llama3' needs a low_freq_factor"),
     "llama3 upside down": ({"rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}}, "below high_freq_factor"),
-    "base": ({"rope_theta": -1.0}, "rope_theta -1.0 is not a base"),
+    "base": ({"rope_theta": -1.0, "rope_parameters": None}, "rope_theta -1.0 is not a base"),
     "llama3 in qwen2": ({"model_type": "qwen2", "rope_scaling": LLAMA3}, "rope scaling 'llama3' is not done"),
     "unknown rope": ({"rope_scaling": {**YARN, "mrope_section": [1]}}, "'yarn' with mrope_section has no equal"),
     "beta": ({"rope_scaling": {**YARN, "beta_fast": 16}}, "would take beta_fast 32 for the 16"),
