@@ -53,7 +53,7 @@ class Size:
     every student.
     """
 
-    seeds: int = 3
+    seeds: int = 8
     demonstrations: int = 700
     questions: int = 200
     rate: float = 0.3
