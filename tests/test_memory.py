@@ -19,7 +19,7 @@ from export.gate.memory import available_memory, reference_bytes, reference_dtyp
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("memory") / "tiny")
+    return make_model(tmp_path_factory.mktemp("memory") / "tiny", max_position_embeddings=2048)
 
 
 def said_for(model: Path, free: int | None) -> tuple[str, list[str]]:

@@ -245,6 +245,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         (_config(rope_scaling=YARN), "would drop the rope scaling 'yarn' of LlamaForCausalLM"),
         (_config(rope_scaling={"type": "linear", "factor": 2.0}), "rope scaling 'linear'"),
         (_config(rope_parameters={"full_attention": YARN}), "rope scaling 'yarn'"),
+        (_config(head_dim=24), "multiple of 16 numbers, not with 24; export it as fp32 or to GGUF"),
         (_config(sliding_window=100), "sliding window of 100 tokens"),  # no Llama's, but the builder takes it
         (
             _config(

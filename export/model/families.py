@@ -118,6 +118,14 @@ def read_architecture(model: Path) -> Architecture:
         return _described(path, kind, FAMILIES[kind], config)
 
 
+def read_head_size(model: Path) -> int:
+    """Numbers of an attention head. Raises InputError as `read_windows` does."""
+    path = model / "config.json"
+    _, config = _settings(path)
+    with _told(path):
+        return _head_size(config)
+
+
 def read_windows(model: Path) -> Windows:
     """Raises InputError for a config.json that is incomplete, or of another family."""
     path = model / "config.json"
@@ -167,7 +175,7 @@ def _refuse(path: Path, family: Family, config: dict[str, Any]) -> None:
 
 def _described(path: Path, kind: str, family: Family, config: dict[str, Any]) -> Architecture:
     wide, layers, heads = (int(config[key]) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
-    head_dim = int(config.get("head_dim") or wide // heads)
+    head_dim = _head_size(config)
     context = int(config["max_position_embeddings"])
     sizes = {
         "embedding_length": wide,
@@ -204,6 +212,10 @@ def _described(path: Path, kind: str, family: Family, config: dict[str, Any]) ->
         constants={} if rope.factors is None else {"rope_freqs.weight": rope.factors},
         tied=tied,
     )
+
+
+def _head_size(config: dict[str, Any]) -> int:
+    return int(config.get("head_dim") or int(config["hidden_size"]) // int(config["num_attention_heads"]))
 
 
 def _sliding_layers(kind: str, config: dict[str, Any], layers: int) -> list[bool]:

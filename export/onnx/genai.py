@@ -16,7 +16,7 @@ from edgedc.bundle import check_model_folder
 from edgedc.errors import InputError
 from edgedc.files import read_object
 
-from ..model.families import read_windows
+from ..model.families import read_head_size, read_windows
 from ..model.weights import open_weights
 from .first_score import add_first_score
 from .ways import other_ways, rope_types
@@ -36,6 +36,7 @@ ROPE_TYPES = {
 # sensitive matrices eight bits, keeps the model's text; the default one visibly does not.
 OPTIONS = {"int8": {"shared_embeddings": "false"}, "int4": {"algo_config": "k_quant_mixed"}, "fp16": {}, "fp32": {}}
 
+HEAD = 16  # what the numbers of a head are to be a multiple of, for the operator that the builder takes (1.31.1)
 BLOCK = 32  # how many numbers of a row share a scale in the builder's int4
 
 # GenAI's tokenizer reads them where the graph is.
@@ -80,6 +81,11 @@ def check_model(model: Path, precision: str) -> None:
         raise InputError(
             f"{model / 'config.json'}: ONNX Runtime GenAI's builder would drop the rope scaling {kind!r} of "
             f"{architecture}; {other_ways(model)}"
+        )
+    if (head := read_head_size(model)) % HEAD:
+        raise InputError(
+            f"{model / 'config.json'}: ONNX Runtime computes attention with heads of a multiple of {HEAD} numbers, not "
+            f"with {head}; {other_ways(model)}"
         )
     windows = read_windows(model)
     # The builder (0.15.2) gives the named window to every layer, but for every sixth of a Gemma. The gate's questions
