@@ -400,6 +400,8 @@ def test_a_bad_matrix_is_one_line(evaluate, tmp_path, change, said):
         (("--output", "rows.jsonl", "--solver-model", "m"), "leave out --solver-model"),
         (("--output", "rows.jsonl", "--solver-url", "http://127.0.0.1:1/v1"), "leave out --solver-model, --solver-url"),
         (("--output", "rows.jsonl", "--replay", "calls.jsonl"), "--solver-url and --replay"),
+        (("--output", "rows.jsonl", "--decomposer", "cot"), "--matrix has no use for --decomposer: leave one of them"),
+        (("--output", "rows.jsonl", "--limit", "3"), "--matrix has no use for --limit: leave one of them out"),
     ],
 )
 def test_a_matrix_has_its_own_solvers_and_keeps_its_rows(evaluate, tmp_path, args, said):
@@ -490,6 +492,14 @@ def test_a_bundle_gets_an_estimate_of_its_accuracy(evaluate, bundle_folder, data
     assert code == 0, err
     assert "estimated accuracy" in out
     assert "Extrapolated" in out  # it knows six questions of another world by heart
+
+
+def test_recorded_runs_are_written_nowhere(evaluate, tmp_path):
+    (tmp_path / "runs").mkdir()
+    code, _, err = evaluate("--replay", "runs", "--output", "rows.jsonl")
+    assert code == 2
+    assert "--replay DIR has no use for --output: leave one of them out" in err
+    assert not (tmp_path / "rows.jsonl").exists()
 
 
 def test_too_few_recorded_decomposers_give_accuracies_and_no_estimate(evaluate, tmp_path):

@@ -4,11 +4,12 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edgedc.bench import quality_tables as show
 from edgedc.bench.evaluation import evaluate, rows_there
@@ -87,11 +88,13 @@ def command(
     if matrix:
         from edgedc.commands.evaluate.matrix import run_matrix
 
+        _check_alone("--matrix", "decomposers", "mode", "tasks", "paper", *(f.name for f in fields(Unseen)))
         run_matrix(matrix, settings, solving, timing, output, as_json=as_json)
         return
     if solving.replay and solving.replay.is_dir():
         from edgedc.commands.evaluate.recorded import show_recorded
 
+        _check_alone("--replay DIR", "mode", "tasks", "paper", "output")
         named = decomposers or (("local",) if settings.model else ())
         show_recorded(solving.replay, unseen, settings, named, as_json=as_json)
         return
@@ -118,6 +121,14 @@ def command(
                 click.echo(json.dumps(line, ensure_ascii=False))
     else:
         click.echo("\n\n".join(_blocks(done, compared, with_solver=with_solver, paper=paper)))
+
+
+def _check_alone(what: str, *names: str) -> None:
+    """Raises InputError for a flag of these names on the command line, in which `what` takes no notice of it."""
+    context = click.get_current_context()
+    for param in context.command.params:
+        if param.name in names and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{what} has no use for {param.opts[0]}: leave one of them out")
 
 
 def run_in(writer: RowWriter | None) -> str:
