@@ -208,11 +208,17 @@ module.command = command
 cli.VERBS["trial"] = ""
 cli.main(["trial"])
 """
+
+    def begin() -> None:
+        signal.signal(number, signal.SIG_DFL)  # these tests may be under nohup themselves
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     with subprocess.Popen(
         [sys.executable, "-c", job],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None,
+        preexec_fn=begin,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
