@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgedc.backends.transformers import check_saved_by
 from edgedc.bundle import Format
 from edgedc.errors import InputError, need
 
@@ -69,6 +70,8 @@ def check_order(model: Path, order: Order) -> None:
     for use in (*order.formats, *(["gate"] if order.gated else [])):
         for package in PACKAGES[use]:
             need(package, package, "export")
+    if order.gated or "onnx" in order.formats:  # for which transformers reads the model
+        check_saved_by(model)
     if "gguf" in order.formats:
         types = order.types  # raises what is wrong with them
         if order.calibrate and order.max_drop is None and set(types) <= set(UNQUANTIZED):

@@ -1,6 +1,7 @@
 """Bases that are more than a decoder of text, or decode in another way than most."""
 
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgedc.backends.transformers import TransformersBackend
 from edgedc.errors import InputError
 from export.gguf.quantize import estimate
 from export.gguf.tensors import StoredTensor
+from export.order import Order, check_order
 from train.fitting.base import find_base, load_base, with_adapter
 from train.settings import TrainSettings
 
@@ -27,16 +29,23 @@ def scores(model: torch.nn.Module) -> np.ndarray:
         return model.eval()(input_ids=torch.tensor([IDS])).logits[0].float().numpy()
 
 
-def test_of_a_base_that_sees_the_part_that_writes_is_trained(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that reads pictures too."""
+    folder = tmp_path_factory.mktemp("seeing") / "base"
     torch.manual_seed(0)
     eye = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     eye |= {"image_size": 28, "patch_size": 14}
     text = SIZES | HEADS | {"query_pre_attn_scalar": 16, "max_position_embeddings": 512}
     whole = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=eye, mm_tokens_per_image=4))
-    whole.save_pretrained(tmp_path / "base")
-    make_tokenizer(tmp_path / "base")
+    whole.save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
 
-    tokenizer, part = load_base(str(tmp_path / "base"), dtype=torch.float32)
+
+def test_of_a_base_that_sees_the_part_that_writes_is_trained(seeing: Path, tmp_path: Path) -> None:
+    whole = Gemma3ForConditionalGeneration.from_pretrained(seeing, dtype=torch.float32)
+    tokenizer, part = load_base(str(seeing), dtype=torch.float32)
     assert part.config.model_type == "gemma3_text"
     assert not any("vision" in name for name, _ in part.named_parameters())
     assert np.array_equal(scores(part), scores(whole))
@@ -45,6 +54,14 @@ def test_of_a_base_that_sees_the_part_that_writes_is_trained(tmp_path: Path) -> 
     backend = TransformersBackend(tmp_path / "part", threads=1)
     assert backend.context_length == 512
     assert np.allclose(backend.logits(IDS, start=0), scores(whole), atol=1e-5)
+
+
+def test_that_part_in_four_bits_is_prepared_as_any_base(seeing: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    part = load_base(str(seeing), dtype=torch.bfloat16, quantised=True)[1]
+    adapted = with_adapter(part, TrainSettings(lora_rank=2, tuning="qlora"))
+    norms = [weight for name, weight in adapted.named_parameters() if "layernorm" in name]
+    assert {weight.dtype for weight in norms} == {torch.float32}  # peft's prepare_model_for_kbit_training
 
 
 def test_attention_is_capped_where_the_model_caps_it(tmp_path: Path) -> None:
@@ -63,7 +80,14 @@ def test_what_transformers_5_has_saved_is_not_read_as_another_model(part: dict[s
     config = json.loads((folder / "config.json").read_text("utf-8")) | part
     del config["rope_theta"]
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    for load in (lambda: TransformersBackend(folder, threads=1), lambda: find_base(str(folder))):
+    check_order(folder, Order(("gguf",), gated=False))  # which edgedc reads by itself
+    loads: list[Callable[[], object]] = [
+        lambda: TransformersBackend(folder, threads=1),
+        lambda: find_base(str(folder)),
+        lambda: check_order(folder, Order(("gguf",))),
+        lambda: check_order(folder, Order(("onnx",), gated=False)),
+    ]
+    for load in loads:
         if part:
             with pytest.raises(
                 InputError, match=r"base: saved by transformers 5, which 4\..* pip install 'transformers>=5'"

@@ -210,6 +210,7 @@ def text_part(model: PreTrainedModel) -> PreTrainedModel:
     part.set_submodule(place, model.get_decoder())
     part.set_output_embeddings(model.get_output_embeddings())
     part.generation_config = model.generation_config
+    part.is_loaded_in_4bit = getattr(model, "is_loaded_in_4bit", False)  # by which `with_adapter` prepares it
     return part
 
 
