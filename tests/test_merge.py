@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_an_adapter_over_four_bits_comes_closer_on_the_dequantised_base(make, tm
 
 
 def test_without_bitsandbytes_such_an_adapter_is_not_merged_unmeasured(make, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("train.merge.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "bitsandbytes" else find_spec(name))
     with pytest.raises(MissingExtra, match="bitsandbytes is not installed"):
         merge(make(lora(), tuning="qlora"), tmp_path / "out", MergeSettings())
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def settings(model_folder, **changes):
 
 
 def test_without_bitsandbytes_or_a_base_it_is_refused(model_folder, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("train.fitting.base.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "bitsandbytes" else find_spec(name))
     with pytest.raises(MissingExtra, match=r"bitsandbytes is not installed.*edgedc\[qlora\]"):
         train(rows, tmp_path / "out", settings(model_folder), print)
     with pytest.raises(InputError, match="no base to hold in 4 bits with --from-scratch"):

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edgedc.adapter import CONFIG, WEIGHTS, check_base, check_files, check_untied
 from edgedc.bundle import CHAT_TEMPLATE, Manifest, now, read_manifest, write_manifest
-from edgedc.errors import EdgedcError, GateError, InputError, MissingExtra
+from edgedc.errors import EdgedcError, GateError, InputError, need
 from edgedc.files import check_replaceable, sha256_of, staged_folder
 
 from .agreement import Agreement, compare, scores_of, texts_for
@@ -60,8 +59,8 @@ def merge(adapter: Path, out: Path, settings: MergeSettings) -> Path:
     check_base(adapter, Path(base))
     load = partial(load_base, base, manifest.base_revision, dtype=torch.float32)
     quantised = manifest.recipe.get("tuning") == "qlora"
-    if quantised and find_spec("bitsandbytes") is None:
-        raise MissingExtra("bitsandbytes", "qlora")
+    if quantised:
+        need("bitsandbytes", "bitsandbytes", "qlora")
     tokenizer, model = load(quantised=quantised)
     texts = texts_for(tokenizer, manifest, questions)
     dtype = getattr(torch, settings.dtype)

@@ -5,10 +5,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from edgedc.errors import InputError, MissingExtra
+from edgedc.errors import InputError, need
 from edgedc.flags import flag
 from edgedc.generation import Message
 from edgedc.ledger import Budget
@@ -44,8 +43,8 @@ class CallSettings:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be above 0")
         if self.timeout > threading.TIMEOUT_MAX:  # sockets take no more
             raise InputError(f"--timeout {self.timeout}: give seconds that a clock can count, 86400 for a day")
-        if self.engine == "ray" and find_spec("ray") is None:
-            raise MissingExtra("ray", "ray")
+        if self.engine == "ray":
+            need("ray", "ray", "ray")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from edgedc.backends.chat import check_heard
 from edgedc.backends.transformers import cap_attention, check_saved_by
 from edgedc.bundle import check_layers, check_model_folder
 from edgedc.catalogue import find_weights
-from edgedc.errors import InputError, MissingExtra
+from edgedc.errors import InputError, need
 from edgedc.files import read_object, sha256_of
 
 from ..settings import TrainSettings
@@ -65,8 +64,7 @@ def check_tuning(settings: TrainSettings) -> None:
         raise InputError(
             "--tuning qlora: there is no base to hold in 4 bits with --from-scratch; leave one of them out"
         )
-    if find_spec("bitsandbytes") is None:
-        raise MissingExtra("bitsandbytes", "qlora")
+    need("bitsandbytes", "bitsandbytes", "qlora")
 
 
 def make_trainee(
