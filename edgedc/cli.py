@@ -113,7 +113,7 @@ def _dashed(error: click.ClickException) -> str:
     if not isinstance(error, click.NoSuchOption) or error.option_name.startswith("--") or error.ctx is None:
         return ""
     asks = any(param.name == "question" for param in error.ctx.command.params)
-    return " A question that begins with - goes behind -- ." if asks else ""
+    return " Put  --  before a question that begins with a dash." if asks else ""
 
 
 def main(args: list[str] | None = None) -> Any:

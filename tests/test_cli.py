@@ -71,7 +71,7 @@ def test_a_mistyped_verb_is_guessed() -> None:
 def test_a_question_that_is_taken_for_a_flag_is_told_how_it_is_none(verb: list[str]) -> None:
     done = run(*verb, "-5 plus 3 is how much?")
     assert done.returncode == 2
-    assert "No such option '-5'. A question that begins with - goes behind -- . See " in done.stderr
+    assert "No such option '-5'. Put  --  before a question that begins with a dash. See " in done.stderr
     assert "goes behind" not in run("models", "-5").stderr
 
 
