@@ -1,5 +1,6 @@
 """A server that says exactly what it is told, byte by byte, and a solver that asks it."""
 
+import itertools
 import json
 import socket
 import threading
@@ -76,7 +77,9 @@ class Server:
 
     def _serve(self, connection: socket.socket, act: Act) -> None:
         with connection.makefile("rb") as file:
-            head = b"".join(iter(file.readline, b"\r\n")).decode()
+            head = b"".join(itertools.takewhile(lambda line: line != b"\r\n", file)).decode()
+            if not head:  # the client has hung up
+                return
             length = next(
                 int(line.split(":")[1]) for line in head.splitlines() if line.lower().startswith("content-le")
             )
