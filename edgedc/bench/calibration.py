@@ -130,9 +130,9 @@ def _features(one: Scored) -> list[float]:
     return [1.0, one.rouge, float(one.numbers > one.copied), float(one.repeated > 0), float(one.known)]
 
 
-def _logistic(rows: Sequence[Sequence[float]], right: Sequence[float], ridge: float = 1e-2) -> list[float]:
+def _logistic(rows: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
     """Weights of largest likelihood by Newton's method, with a small ridge so that a feature may be constant."""
-    size = len(rows[0])
+    size, ridge = len(rows[0]), 1e-2
     weights = [0.0] * size
     for _ in range(25):
         gradient = [-ridge * weight for weight in weights]

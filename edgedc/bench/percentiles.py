@@ -6,28 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from edgedc.bench.statistics import NEEDS
+from edgedc.bench.statistics import NEEDS, Estimate
 
 P90_NEEDS = 20
 P99_NEEDS = 100
 
 
 @dataclass(frozen=True)
-class Percentile:
-    """A percentile; its 95 % interval is None below NEEDS values."""
-
-    value: float
-    interval: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
 class Percentiles:
-    """None for what so few values do not support: p90 needs P90_NEEDS of them, p99 P99_NEEDS."""
+    """None for what so few values do not support: p90 needs P90_NEEDS of them, p99 P99_NEEDS, an interval NEEDS."""
 
     n: int
-    p50: Percentile | None = None
-    p90: Percentile | None = None
-    p99: Percentile | None = None
+    p50: Estimate | None = None
+    p90: Estimate | None = None
+    p99: Estimate | None = None
 
 
 def percentiles(values: Sequence[float]) -> Percentiles:
@@ -40,17 +32,17 @@ def percentiles(values: Sequence[float]) -> Percentiles:
     )
 
 
-def _percentile(ordered: Sequence[float], percent: int) -> Percentile:
+def _percentile(ordered: Sequence[float], percent: int) -> Estimate:
     n = len(ordered)
     if n == 1:
-        return Percentile(ordered[0], None)
+        return Estimate(ordered[0], None)
     value = statistics.quantiles(ordered, n=100, method="inclusive")[percent - 1]
     if n < NEEDS:
-        return Percentile(value, None)
+        return Estimate(value, None)
     place = (n - 1) * percent / 100
     low = ordered[_bound(n, math.floor(place) + 1, 0.025) - 1]
     high = ordered[_bound(n, math.ceil(place) + 1, 0.975) - 1]
-    return Percentile(value, (low, high))
+    return Estimate(value, (low, high))
 
 
 def _bound(n: int, rank: int, share: float) -> int:

@@ -100,11 +100,11 @@ def rouge_l(made: str, known: str) -> float:
     return 2 * lengths[-1] / (len(ours) + len(theirs))
 
 
-def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """The score interval of a share (Wilson 1927): sound at 0 and 1 and for few trials, where p +- z*se is not."""
     if not 0 <= hits <= n or n == 0:
         raise ValueError(f"no interval for {hits} of {n}")
-    share, z2 = hits / n, z * z
+    share, z2 = hits / n, Z_95 * Z_95
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    half = Z_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return (0.0 if hits == 0 else middle - half, 1.0 if hits == n else middle + half)

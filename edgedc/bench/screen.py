@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from edgedc.bench.metrics import Summary
 from edgedc.bench.pair import Results
-from edgedc.bench.percentiles import Percentile
+from edgedc.bench.statistics import Estimate
 from edgedc.bench.table import Cell, table
 from edgedc.words import counted
 
@@ -244,7 +244,7 @@ def _seconds(seconds: float | None) -> str | None:
     return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
 
 
-def _percentile(found: Percentile | None) -> str | None:
+def _percentile(found: Estimate | None) -> str | None:
     """In seconds or, below a tenth of one, milliseconds."""
     if found is None:
         return None
