@@ -113,20 +113,32 @@ def _by_the_token(model: str, row: dict[str, Any]) -> bool:
     return not any(value for name, value in row.items() if "cost" in name)
 
 
-def known_price(model: str, path: Path | None = None) -> Price | None:
-    """The model's price in the file, or else in edgedc's own table, litellm's or genai-prices', where installed."""
-    if (price := load_prices(path).get(model)) or path is not None:
-        return price
-    from edgedc.installed_prices import installed_price
-
-    return installed_price(model)
-
-
 def find_price(model: str, path: Path | None = None) -> Price:
-    """As `known_price`. Raises InputError for a model without a price: a missing price is never taken for 0."""
-    if price := known_price(model, path):
+    """The model's price in the file, or else in edgedc's own table, litellm's or genai-prices', where installed.
+
+    Raises InputError for a model without a price: a missing price is never taken for 0.
+    """
+    if price := _known(model, path):
         return price
     where = f"in {path}" if path else "in edgedc's table, nor in litellm's or genai-prices' where they are installed"
     raise InputError(
         f"no price is known for {model!r} {where}: name a model of the table with --price-as, or give --prices FILE"
     )
+
+
+def price_for(model: str, price_as: str, path: Path | None, *ceilings: float | None) -> Price | None:
+    """That of `price_as`, where one is named, else the model's; None where it is not known.
+
+    Raises InputError, as `find_price` does, where it was named, or is needed for one of the `ceilings`.
+    """
+    if price_as or any(ceiling is not None for ceiling in ceilings):
+        return find_price(price_as or model, path)
+    return _known(model, path)
+
+
+def _known(model: str, path: Path | None) -> Price | None:
+    if (price := load_prices(path).get(model)) or path is not None:
+        return price
+    from edgedc.installed_prices import installed_price
+
+    return installed_price(model)

@@ -24,7 +24,7 @@ from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.openai import host_of
 from edgedc.solvers.simulated import MODEL, simulated_server
 from edgedc.tasks.microworld import problems
-from train.calls.remote import Remote
+from train.calls.remote import CallSettings, Remote
 from train.sets.pairs import read_pairs
 from train.teaching.screen import Screened, ScreenSettings, find_job, screen
 from train.teaching.trials import Trials
@@ -197,7 +197,7 @@ def test_another_gold_answer_is_another_verdict(data: Path, tmp_path: Path) -> N
 
 
 def test_whatever_determines_a_verdict_makes_another_trial() -> None:
-    row, solver = ROWS[0], Remote("big", "http://here/v1", 0.0, 60, None)
+    row, solver = ROWS[0], Remote("big", "http://here/v1", 0.0, 60, None, CallSettings())
 
     def key(seed: int = 0, shown: Row = row, **changes: Any) -> str:
         return Trials(replace(solver, **changes), seed).trial(shown).key
@@ -216,7 +216,7 @@ def test_whatever_determines_a_verdict_makes_another_trial() -> None:
         *(key(shown=row | change) for change in changed),
     ]
     assert len(set(keys)) == len(keys)
-    assert key(shown=row | {"split": "test"}, url="http://there/v1", retries=3) == keys[0]
+    assert key(shown=row | {"split": "test"}, url="http://there/v1", settings=CallSettings(retries=3)) == keys[0]
 
 
 def test_a_failed_call_is_counted_and_asked_again(data: Path, tmp_path: Path) -> None:

@@ -127,12 +127,16 @@ def test_a_call_is_announced_at_what_its_client_sets_aside_for_it_retries_includ
     (problem,) = problems("train", 1)
     messages = decompose_messages(problem.question, style="instruct-1", cap=3)
     with simulated_server([problem], timing=Timing(0.0, 0.0)) as url:
-        remote = Remote(MODEL, url, 0.0, 50, PRICE, retries=2)
+        remote = Remote(MODEL, url, 0.0, 50, PRICE, CallSettings(retries=2))
         worst = remote.worst(messages)
+
+        def at_most(ceiling: float) -> Remote:
+            return replace(remote, settings=CallSettings(retries=2, max_cost=ceiling))
+
         for ceiling, share in ((0.99, 1.0), (1.9, 0.5)):
-            with replace(remote, ceiling=ceiling * worst).open(share) as solver, pytest.raises(BudgetError):
+            with at_most(ceiling * worst).open(share) as solver, pytest.raises(BudgetError):
                 solver.solve(messages, max_tokens=50)
-        with replace(remote, ceiling=2.1 * worst).open(0.5) as solver:
+        with at_most(2.1 * worst).open(0.5) as solver:
             assert solver.solve(messages, max_tokens=50).booked < worst
 
 

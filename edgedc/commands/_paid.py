@@ -16,7 +16,7 @@ from edgedc.generation import Generation, Message, Solver
 from edgedc.home import home
 from edgedc.outbox import Outbox, Question
 from edgedc.pipeline import Answer, Asked, Begun, Decomposer, OnPiece, OnStage, Stage, answer, begun_from
-from edgedc.prices import Price, find_price, known_price
+from edgedc.prices import Price, price_for
 from edgedc.prompts import solve_messages, step_messages
 from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver
 from edgedc.spending import Ceilings
@@ -39,10 +39,7 @@ class Paying(Ceilings):
 
     def price(self, model: str, price_as: str = "") -> Price | None:
         """None for a model that the table does not have, unless there is a ceiling or another model is named."""
-        named = self.price_as or price_as
-        if named or self.max_cost is not None or self.max_cost_per_day is not None:
-            return find_price(named or model, self.prices)
-        return known_price(model, self.prices)
+        return price_for(model, self.price_as or price_as, self.prices, self.max_cost, self.max_cost_per_day)
 
 
 @dataclass(frozen=True)

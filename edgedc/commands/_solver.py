@@ -14,7 +14,7 @@ from edgedc.files import sha256_of
 from edgedc.flags import flag
 from edgedc.generation import Solver
 from edgedc.ledger import Account, Budget, Purse
-from edgedc.prices import Price, find_price, known_price
+from edgedc.prices import Price, price_for
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.solvers import SIMULATED_MODEL
 from edgedc.solvers.loopback import Timing
@@ -65,9 +65,7 @@ class Opened:
 def price_of(solving: Solving, model: str) -> Price | None:
     """None for a model without a price, unless the price is needed or was named, which raises InputError."""
     table = Path(solving.prices) if solving.prices else None
-    if solving.max_cost is not None or solving.max_cost_per_day is not None or solving.price_as:
-        return find_price(solving.price_as or model, table)
-    return known_price(model, table)
+    return price_for(model, solving.price_as, table, solving.max_cost, solving.max_cost_per_day)
 
 
 def wanted(solving: Solving) -> bool:

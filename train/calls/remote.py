@@ -11,7 +11,7 @@ from edgedc.errors import InputError, need
 from edgedc.flags import flag
 from edgedc.generation import Message
 from edgedc.ledger import Budget
-from edgedc.prices import Price, find_price, known_price
+from edgedc.prices import Price, price_for
 from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver, check_server, host_of, most_tokens, open_solver
 from edgedc.solvers.pace import Pace
 from edgedc.usage import Usage
@@ -49,19 +49,15 @@ class CallSettings:
 
 @dataclass(frozen=True)
 class Remote:
-    """A model behind an OpenAI-compatible server. `ceiling` and `spent` are US dollars, `spent` before this run."""
+    """A model behind an OpenAI-compatible server. `spent`: US dollars, before this run."""
 
     name: str
     url: str
     temperature: float
     max_tokens: int
     price: Price | None
-    ceiling: float = math.inf
+    settings: CallSettings
     spent: float = 0.0
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout_s: float = TIMEOUT_S
-    retries: int = 0
     flags: tuple[str, str] = SOLVER_FLAGS
 
     @property
@@ -71,19 +67,21 @@ class Remote:
     def worst(self, messages: Sequence[Message]) -> float:
         """The most that a call can cost, retries included, in US dollars; 0 where no price is known."""
         usage = Usage(most_tokens(messages), self.max_tokens)
-        return (1 + self.retries) * self.price.cost(usage) if self.price else 0.0
+        return (1 + self.settings.retries) * self.price.cost(usage) if self.price else 0.0
 
     @contextmanager
     def open(self, share: float) -> Iterator[OpenAISolver]:
         """`share`: of the ceiling and the rates."""
-        requests, tokens = self.requests_per_minute, self.tokens_per_minute
+        settings = self.settings
+        requests, tokens = settings.requests_per_minute, settings.tokens_per_minute
+        ceiling = math.inf if settings.max_cost is None else settings.max_cost
         solver = open_solver(
             self.name,
             self.url,
             temperature=self.temperature,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            budget=Budget(self.ceiling, self.price, spent=self.spent).part(share) if self.price else None,
+            timeout_s=settings.timeout,
+            retries=settings.retries,
+            budget=Budget(ceiling, self.price, spent=self.spent).part(share) if self.price else None,
             pace=Pace(requests and requests * share, tokens and tokens * share),
             flags=self.flags,
         )
@@ -109,18 +107,7 @@ def find_remote(
         url,
         temperature,
         max_tokens,
-        _price(name, settings),
-        math.inf if settings.max_cost is None else settings.max_cost,
-        requests_per_minute=settings.requests_per_minute,
-        tokens_per_minute=settings.tokens_per_minute,
-        timeout_s=settings.timeout,
-        retries=settings.retries,
+        price_for(name, settings.price_as, settings.prices, settings.max_cost),
+        settings,
         flags=flags,
     )
-
-
-def _price(name: str, settings: CallSettings) -> Price | None:
-    """None for a model that the table does not have, unless its price is needed or was named."""
-    if settings.max_cost is not None or settings.price_as:
-        return find_price(settings.price_as or name, settings.prices)
-    return known_price(name, settings.prices)
