@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from edgedc.decomposition import LONGEST, MOST, Decomposition, parse
 from edgedc.errors import InputError
+from edgedc.files import Row
 from edgedc.generation import Generation, Message, OnText
 from edgedc.prompts import MAX_SUBQUESTIONS, MAX_TOKENS_DECOMPOSE, Style, decompose_messages
 from edgedc.words import counted
@@ -63,6 +64,13 @@ def read_reply(generation: Generation) -> Decomposition:
         return Decomposition((), "unparsed", generation.text)
     made = parse(generation.text)
     return Decomposition((), "unparsed", generation.text) if _beyond(made) else made
+
+
+def decomposition_in(row: Row) -> Decomposition:
+    """The decomposition in a row that keeps a reply as `raw`, and the `status` that `read_reply` gave it."""
+    if row["status"] == "unparsed":
+        return Decomposition((), "unparsed", row["raw"])
+    return parse(row["raw"])
 
 
 def _beyond(made: Decomposition) -> str:

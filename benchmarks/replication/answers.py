@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from edgedc.backends import ModelBackend, choose, open_choice
 from edgedc.bench.evaluation import Answering, evaluate
-from edgedc.bench.figures import decomposition_in
 from edgedc.bench.quality import score_decomposition
 from edgedc.bench.sources import file_system, gold_system
 from edgedc.bench.systems import BASELINES, System
+from edgedc.decomposer import decomposition_in
 from edgedc.decomposition import decomposition_of
 from edgedc.errors import EdgedcError
 from edgedc.files import Row, RowWriter

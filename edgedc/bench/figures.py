@@ -11,7 +11,7 @@ from edgedc.bench.evaluation import Answering
 from edgedc.bench.quality import Quality, Share, quality_of, score_decomposition
 from edgedc.bench.statistics import bootstrap_mean
 from edgedc.bench.systems import System
-from edgedc.decomposition import Decomposition, parse
+from edgedc.decomposer import decomposition_in
 from edgedc.files import Row
 from edgedc.tasks import Example, Task
 from edgedc.usage import Usage
@@ -61,13 +61,6 @@ class Figures:
     @property
     def answered(self) -> int:
         return self.questions - self.failed
-
-
-def decomposition_in(row: Row) -> Decomposition:
-    """The decomposition of a row of `evaluate`."""
-    if row["status"] == "unparsed":
-        return Decomposition((), "unparsed", row["raw"])
-    return parse(row["raw"])
 
 
 def figures_of(

@@ -13,7 +13,6 @@ from edgedc.backends import ENGINES, Choice, ModelBackend, choose, open_choice
 from edgedc.backends.grammar import ListGrammar
 from edgedc.bundle import newest
 from edgedc.catalogue import BOX, find_model
-from edgedc.decomposition import Decomposition, parse
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, key_of, sha256_of
 from edgedc.generation import Generation, Message, OnText, Request
@@ -121,13 +120,6 @@ class Local:
             "model": self.choice.manifest.name,
             "backend": decomposer.name,
         }
-
-
-def decomposition_in(row: Row) -> Decomposition:
-    """The decomposition of a row that Local made."""
-    if row["status"] == "unparsed":
-        return Decomposition((), "unparsed", row["raw"])
-    return parse(row["raw"])
 
 
 def model_options(command: Command) -> Command:

@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from edgedc.commands._batch import GROUP, Output, keyed, open_output, run
-from edgedc.commands._local import Local, Settings, choose_local, decomposition_in, model_options
+from edgedc.commands._local import Local, Settings, choose_local, model_options
 from edgedc.commands._questions import STDIO, Questions, ReadAhead, read_question
 from edgedc.commands._say import say
+from edgedc.decomposer import decomposition_in
 from edgedc.decomposition import render
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row
