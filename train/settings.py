@@ -1,4 +1,4 @@
-"""Every setting of teaching, training and merging, with its default and the help text of its flag."""
+"""Every setting of training and merging, with its default and the help text of its flag."""
 
 from dataclasses import dataclass
 from pathlib import Path

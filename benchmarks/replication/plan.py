@@ -1,6 +1,5 @@
 """What is run: how much of it, with which teachers and students, and where its files lie."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -100,7 +99,3 @@ class Places:
 def seeds(size: Size) -> range:
     """From 1: 0 is that of the test questions."""
     return range(1, size.seeds + 1)
-
-
-def as_row(size: Size) -> dict[str, object]:
-    return dataclasses.asdict(size)

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
+
 from edgedc.backends.gguf_header import NORMALIZER, RUNS
 from edgedc.backends.marks import any_of
 from edgedc.bundle import SpecialIds
-from edgedc.errors import EdgedcError, InputError, MissingExtra
-
-try:
-    import llama_cpp
-except ModuleNotFoundError as error:
-    raise MissingExtra("llama-cpp-python", "llamacpp") from error
+from edgedc.errors import EdgedcError, InputError
 
 _SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _USER_DEFINED = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED

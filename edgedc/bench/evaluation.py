@@ -1,5 +1,6 @@
 """Any decomposer with any solver on any task: one row for each question and system; figures.py has their figures."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -29,9 +30,6 @@ class Answering:
     timed: bool = True
 
 
-Progress = Callable[[int, int, Row], None]
-
-
 def evaluate(
     systems: Sequence[System],
     task: Task,
@@ -40,21 +38,20 @@ def evaluate(
     answering: Answering | None,
     writer: RowWriter | None = None,
     run: str = "",
-    progress: Progress | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> dict[str, list[Row]]:
     """The rows of each system, in the order of the examples; without a solver, of decompositions alone.
 
     Rows that the writer has are not asked for again; failed ones are. One question's failure is a row with `error`;
     after MAX_FAILURES in a row, or one that no later call would mend, it raises. `run` is kept in the rows: the name
     of the spending that they are part of. Raises InputError, before any call, for systems that share a name; and
-    BudgetError where the solver does. The rows made until then are kept.
+    BudgetError where the solver does. The rows made until then are kept. `progress` is called at every row.
     """
     if len({system.name for system in systems}) < len(systems):
         raise InputError(f"{', '.join(system.name for system in systems)}: a decomposer is named twice; give each once")
     rows: dict[str, list[Row]] = {system.name: [] for system in systems}
-    streak, total = 0, len(systems) * len(examples)
-    turns = [(example, system) for example in examples for system in systems]
-    for done, (example, system) in enumerate(turns, start=1):
+    streak = 0
+    for example, system in itertools.product(examples, systems):
         key = row_key(system, example, answering)
         row = writer.rows.get(key) if writer else None
         if row is None or row["error"]:
@@ -68,7 +65,7 @@ def evaluate(
                 raise error
         rows[system.name].append({**row, "system": system.name})
         if progress:
-            progress(done, total, row)
+            progress()
     return rows
 
 

@@ -156,7 +156,7 @@ def run_bench(
     turns = [(system, k) for k in range(len(examples)) for system in systems]
     records: dict[tuple[str, int], Record] = {}
     failures = _Failures()
-    with _open_rows(output) as writer:
+    with RowWriter(rows_beside(output)) as writer:
         _check_rows(writer, asking.circumstances, output)
 
         def key(system: System, k: int) -> str:
@@ -210,13 +210,6 @@ class _Failures:
             self.last = error
             if max(self._streaks[""], self._streaks[system]) >= MAX_FAILURES:
                 raise error
-
-
-def _open_rows(output: Path) -> RowWriter:
-    try:
-        return RowWriter(rows_beside(output))
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}; give another --output") from error
 
 
 def _validate(systems: Sequence[System], examples: Sequence[Example]) -> None:

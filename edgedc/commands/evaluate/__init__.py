@@ -178,9 +178,7 @@ def evaluated(
     if there and writer:
         click.echo(f"{writer.path}: {there} of {total} rows are there already", err=True)
     bar = Progress("evaluate", total)
-    rows = evaluate(
-        systems, task, examples, answering=answering, writer=writer, run=run, progress=lambda *_: bar.step()
-    )
+    rows = evaluate(systems, task, examples, answering=answering, writer=writer, run=run, progress=bar.step)
     figures = [figures_of(system, task, examples, rows[system.name], answering) for system in systems]
     if failed := next((one for one in figures if one.failed == one.questions), None):
         raise InputError(f"{failed.task}, {failed.system}: every question failed, the first: {failed.first_error}")
