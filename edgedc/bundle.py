@@ -57,6 +57,15 @@ class Artifact:
     def path(self) -> str:
         return self.files[0]
 
+    @property
+    def for_cuda(self) -> bool:
+        return self.details.get("provider") == "cuda"
+
+    @property
+    def gated_without_gpu(self) -> bool:
+        """It is for CUDA, and was compared by the same operators on the CPU."""
+        return self.for_cuda and self.gate.get("ran_on") == "cpu"
+
 
 @dataclass(frozen=True)
 class SpecialIds:
@@ -178,7 +187,7 @@ def find_artifact(
         have = ", ".join(f"{a.format} {a.quantization}" for a in manifest.artifacts) or "nothing"
         asked = " ".join(part for part in (format, quantization) if part) or "artifact"
         raise InputError(f"{folder}: no {asked} here; it holds {have}")
-    usable = [a for a in wanted if a.passed is not False and (quantization or a.details.get("provider") != "cuda")]
+    usable = [a for a in wanted if a.passed is not False and (quantization or not a.for_cuda)]
     if not usable and all(a.passed is not False for a in wanted):
         raise InputError(
             f"{folder}: holds graphs for CUDA alone; name one with --quantization {wanted[0].quantization}"

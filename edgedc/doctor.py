@@ -115,8 +115,8 @@ def cannot_run(folder: Path, artifact: Artifact) -> str:
     """Why an artifact cannot be tried here; "" where it can."""
     if artifact.passed is False:
         return "it failed its gate when it was exported"
-    if artifact.details.get("provider") == "cuda" and "CUDAExecutionProvider" not in _providers():
-        return "a graph for CUDA, not gated (no GPU), and onnxruntime offers no CUDA here"
+    if artifact.for_cuda and "CUDAExecutionProvider" not in _providers():
+        return "a graph for CUDA, and onnxruntime offers no CUDA here"
     module, package, extra = _NEEDS[artifact.format]
     if importlib.util.find_spec(module) is None:
         return str(MissingExtra(package, extra))

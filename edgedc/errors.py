@@ -3,7 +3,8 @@
 EdgedcError                 1   something failed
 ├── InputError              2   the user's input, flag or file is wrong
 │   ├── ContextError            a prompt does not fit the model's context, or is too long for its price
-│   └── MissingExtra            an optional package is not installed
+│   ├── MissingExtra            an optional package is not installed
+│   └── NoGpu                   it is made for a GPU, and none can be used here
 ├── GateError               3   an exported artifact is not equal to the model it was made from
 ├── BudgetError             4   the next call could cost more than --max-cost leaves
 └── SolverError             1   the remote model could not be used
@@ -35,6 +36,10 @@ class MissingExtra(InputError):
     def __init__(self, package: str, extra: str) -> None:
         self.package = package
         super().__init__(f"{package} is not installed: run  pip install 'edgedc[{extra}]'")
+
+
+class NoGpu(InputError):
+    pass
 
 
 def need(module: str, package: str, extra: str) -> None:

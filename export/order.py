@@ -55,11 +55,6 @@ class Order:
         return self.max_drop is not None or bool(set(self.types) - {"f32", "bf16"})
 
     @property
-    def compares(self) -> bool:
-        """Whether the gate has anything to do: it runs on the CPU, and cannot run graphs for CUDA."""
-        return self.gated and ("gguf" in self.formats or self.provider == "cpu")
-
-    @property
     def graphs(self) -> list[str]:
         """ONNX's precisions in lower case, each once."""
         return list(dict.fromkeys(precision.strip() for precision in self.precisions.lower().split(",")))

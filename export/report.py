@@ -146,7 +146,7 @@ def _table(artifacts: Sequence[Artifact]) -> str:
                 _figure(a.details.get("bits_per_weight"), ".2f"),
                 *(_figure(a.gate.get(key), ".1%") for key in ("text", "decomposition", "top1")),
                 _figure(a.gate.get("kl"), ".1e"),
-                verdict(a) if a.passed is not False else f"FAILED: {', '.join(a.gate['failed'])}",
+                verdict(a) + (f": {', '.join(a.gate['failed'])}" if a.passed is False else ""),
             )
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -155,7 +155,7 @@ def _table(artifacts: Sequence[Artifact]) -> str:
 def verdict(artifact: Artifact) -> str:
     """In words, with the reason where there is none."""
     if artifact.passed is not None:
-        return "passed" if artifact.passed else "FAILED"
+        return ("passed" if artifact.passed else "FAILED") + (" (on a CPU)" if artifact.gated_without_gpu else "")
     reason = artifact.details.get("not_gated")
     return f"not gated ({reason})" if reason else "not gated"
 
@@ -176,8 +176,13 @@ def _how(artifacts: Sequence[Artifact]) -> str:
         said.append(
             f"For want of memory the model was held in {', '.join(halves)}: no limit is tighter than that type's."
         )
+    if any(a.gated_without_gpu for a in artifacts):
+        said.append(
+            "Graphs for CUDA were compared where there is no GPU, by the same operators on the CPU; on a machine with "
+            "one `edgedc doctor` puts a question of the gate to them."
+        )
     if any(a.details.get("not_gated") == "no GPU" for a in artifacts):
-        said.append("Graphs for CUDA were built where nothing could run them: they were not compared with the model.")
+        said.append("Graphs for CUDA that no CPU can run were not compared with the model.")
     if any(a.details.get("not_gated") == "--no-gate" for a in artifacts):
         said.append("Artifacts made with `--no-gate` were not compared with the model.")
     return " ".join(said)

@@ -30,7 +30,7 @@ def needed_bytes(order: Order, tensors: Mapping[str, Source], questions: int) ->
         needed |= {kind: estimate(stored, kind) for kind in kinds}
     if "onnx" in order.formats:
         needed |= {f"onnx {precision}": _graph_bytes(precision, stored) for precision in order.graphs}
-    if order.compares:
+    if order.gated:
         vocabulary = max((tensor.shape[-1] for tensor in stored if tensor.is_matrix), default=0)
         needed["the gate's scores"] = min(SCORES_BYTES, questions * MAX_TOKENS_DECOMPOSE * vocabulary * 4)
     return {what: int(ROUNDED_UP * size) for what, size in needed.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgedc.backends.chat import ChatTemplate, raw_prompts, special_tokens
 from edgedc.bundle import Artifact, Manifest, check_model_folder, hashes_read, write_manifest
-from edgedc.errors import InputError
+from edgedc.errors import InputError, NoGpu
 from edgedc.files import scratch_folder, staged_folder
 
 from .artifacts import Say, Weights, make_gguf, make_onnx
@@ -85,7 +85,7 @@ def ship(model: Path, out: Path, order: Order, say: Say) -> tuple[Manifest, list
         weights, prompts, calibration = _prepared(whole, manifest, order, say)
         read = hashes_read({"prompts": order.prompts, "calibrate": order.calibrate})
         manifest = dataclasses.replace(manifest, recipe=manifest.recipe | {"export": order.recipe | {"read": read}})
-        dtype = reference_dtype(whole, available_memory(), say) if order.compares else "float32"
+        dtype = reference_dtype(whole, available_memory(), say) if order.gated else "float32"
         check_room(out, needed_bytes(order, weights.sources, sum(prompt.generate for prompt in prompts)))
         stack.enter_context(alone(out))
         kept = kept_artifacts(out, manifest, say)
@@ -156,8 +156,8 @@ def _make(work: Work) -> list[Artifact]:
             made.append(
                 make_onnx(work.weights.model, work.stage, precision, order.provider, context, parameters, work.say)
             )
-    if not order.compares:
-        return [_ungated(work, artifact) for artifact in made]
+    if not order.gated:
+        return [_ungated(artifact, NO_GATE) for artifact in made]
     tick = _ticker("reference", len(work.prompts), work.say)
     with reference_of(
         work.weights.model,
@@ -203,12 +203,13 @@ def _gated(work: Work, made: list[Artifact], reference: Reference) -> list[Artif
     _show_gate(work, made)
     judged = []
     for artifact in made:
-        if artifact.details.get("provider") == "cuda":
-            judged.append(_ungated(work, artifact))
-            continue
         tick = _ticker(f"{artifact.path}: gate", len(work.prompts), work.say)
-        result = gate(work.stage, artifact, work.prompts, reference, work.manifest.context_length, tick)
-        judged.append(gated(artifact, result))
+        try:
+            result = gate(work.stage, artifact, work.prompts, reference, work.manifest.context_length, tick)
+            judged.append(gated(artifact, result))
+        except NoGpu:
+            work.say(f"{artifact.path}: not gated ({NO_GPU}), and a CPU cannot run it: it has operators for CUDA alone")
+            judged.append(_ungated(artifact, NO_GPU))
     return judged
 
 
@@ -256,10 +257,7 @@ def _after_source(artifact: Artifact, source: Artifact) -> Artifact:
     return dataclasses.replace(artifact, passed=False, gate=artifact.gate | failed)
 
 
-def _ungated(work: Work, artifact: Artifact) -> Artifact:
-    reason = NO_GPU if work.order.gated else NO_GATE
-    if reason == NO_GPU:
-        work.say(f"{artifact.path}: not gated (no GPU): the gate runs graphs on the CPU, and this one is for CUDA")
+def _ungated(artifact: Artifact, reason: str) -> Artifact:
     return dataclasses.replace(artifact, details=artifact.details | {"not_gated": reason})
 
 

@@ -264,7 +264,7 @@ def observed(
     rows = [asked, asked, *[Observation("r", (7,))] * len(ODD_STRINGS)]
     for k, change in changes:
         rows[k] = dataclasses.replace(rows[k], **change)
-    return Observed(special, template, tuple(rows))
+    return Observed(special, template, tuple(rows), "cpu")
 
 
 def test_shares_and_figures() -> None:

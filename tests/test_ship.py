@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from conftest import demonstrations, write_rows
+from safetensors.numpy import load_file, save_file
 from test_export import edit_json, make_model
 
 from edgedc.backends import open_backend
+from edgedc.backends.onnx_graph import has_cuda
 from edgedc.bundle import read_manifest, verify
 from edgedc.cli import cli
-from edgedc.errors import InputError
+from edgedc.errors import GateError, InputError
+from export.artifacts import make_onnx
 from export.gate.candidates import Measured
+from export.gate.gate import THRESHOLDS
 from export.gguf.tensors import read_tensors
 from train.fitting.sft import train
 from train.merge import merge
@@ -231,20 +235,55 @@ def test_precisions_stand_beside_each_other(model_folder: Path, questions: Path,
     out = tmp_path / "out"
     done = export("--format", "onnx", "--precision", "int8,INT4", "--prompts", questions, model_folder, out)
     assert done.exit_code == 0, done.exception
-    cuda = export("--format", "onnx", "--precision", "int4", "--provider", "cuda", model_folder, out)
+    for_cuda = ("--format", "onnx", "--precision", "int4,fp16", "--provider", "cuda")
+    cuda = export(*for_cuda, "--prompts", questions, model_folder, out)
     assert cuda.exit_code == 0, cuda.exception
-    assert "not gated (no GPU)" in cuda.stdout
-    assert "reference: " not in cuda.stderr  # nothing is compared with it
-    assert "| not gated (no GPU) |" in (out / "README.md").read_text("utf-8")
     made = {artifact.quantization: artifact for artifact in read_manifest(out).artifacts}
-    assert {name: artifact.passed for name, artifact in made.items()} == {"int8": True, "int4": True, "int4-cuda": None}
+    assert {name for name, artifact in made.items() if artifact.passed} == {"int8", "int4", "int4-cuda", "fp16-cuda"}
     assert made["int4"].details["builder"].startswith("onnxruntime-genai")
-    assert len({artifact.path for artifact in made.values()}) == 3
+    assert len({artifact.path for artifact in made.values()}) == 4
     _, backend = open_backend(out, threads=1)
     assert backend.name == "onnxruntime int4"
-    assert made["int4-cuda"].details["not_gated"] == "no GPU"
+    if has_cuda():
+        return  # it was gated there, and runs there
+    assert made["fp16-cuda"].gate["limits"] == THRESHOLDS["fp16"].__dict__
+    assert [line.split()[-4:] for line in cuda.stdout.splitlines() if "cuda/" in line] == [
+        ["yes", "(on", "a", "CPU)"]
+    ] * 2
+    assert "| passed (on a CPU) |" in (out / "README.md").read_text("utf-8")
     looked = CliRunner().invoke(cli, ["doctor", str(out)])
     assert looked.exit_code == 0
     (line,) = [line for line in looked.stdout.splitlines() if "smoke prompt" in line and "int4-cuda" in line]
     assert "skipped" in line
-    assert "not gated (no GPU)" in line
+    assert "a graph for CUDA, and onnxruntime offers no CUDA here" in line
+
+
+@pytest.mark.skipif(has_cuda(), reason="this onnxruntime offers CUDA")
+def test_a_graph_that_no_cpu_can_run_is_not_gated_and_says_so(questions: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "qwen", "qwen3", max_position_embeddings=4096)  # the norms of queries, in attention
+    for_cuda = ("--format", "onnx", "--precision", "fp16", "--provider", "cuda")
+    done = export(*for_cuda, "--prompts", questions, model, tmp_path / "out")
+    assert done.exit_code == 0, done.exception
+    assert "onnx-fp16-cuda/model.onnx: not gated (no GPU), and a CPU cannot run it" in done.stderr
+    assert "not gated (no GPU)" in done.stdout
+    assert "Graphs for CUDA that no CPU can run were not compared" in (tmp_path / "out" / "README.md").read_text(
+        "utf-8"
+    )
+    (made,) = read_manifest(tmp_path / "out").artifacts
+    assert (made.passed, made.gate, made.details["not_gated"]) == (None, {}, "no GPU")
+
+
+def test_a_graph_for_cuda_that_is_not_the_model_fails_its_gate(
+    model_folder: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(shutil.copytree(model_folder, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if name.endswith("1.mlp.down_proj.weight"))
+    save_file(weights | {name: -weights[name]}, other / "model.safetensors", {"format": "pt"})
+    monkeypatch.setattr("export.ship.make_onnx", lambda _, *args: make_onnx(other, *args))
+    for_cuda = ("--format", "onnx", "--precision", "fp16", "--provider", "cuda")
+    done = export(*for_cuda, "--prompts", questions, model_folder, tmp_path / "out")
+    assert isinstance(done.exception, GateError)
+    (made,) = read_manifest(tmp_path / "out").artifacts
+    assert made.passed is False
+    assert "kl" in made.gate["failed"]

@@ -177,10 +177,13 @@ def choose(
     return _choose_fastest(choice, quantization, threads) if measure else choice
 
 
-def open_choice(choice: Choice, *, threads: int | None = None, adapter: Path | None = None) -> ModelBackend:
+def open_choice(
+    choice: Choice, *, threads: int | None = None, adapter: Path | None = None, on_cpu: bool = False
+) -> ModelBackend:
     """Load it, with a LoRA's GGUF on top if there is one.
 
-    Raises InputError when a file is damaged, its engine is not installed or cannot take an adapter.
+    `on_cpu` runs a graph that is made for CUDA by the CPU's operators, where there are such. Raises InputError when a
+    file is damaged, its engine is not installed or cannot take an adapter; NoGpu when a graph needs CUDA.
     """
     from edgedc.backends.chat import raw_prompts, read_chat_template
 
@@ -210,7 +213,7 @@ def open_choice(choice: Choice, *, threads: int | None = None, adapter: Path | N
             from edgedc.backends.onnx import OnnxBackend
             from edgedc.backends.onnx_graph import Provider
 
-            provider: Provider = "cuda" if artifact.details.get("provider") == "cuda" else "cpu"
+            provider: Provider = "cuda" if artifact.for_cuda and not on_cpu else "cpu"
             backend = OnnxBackend(path, folder, chat=raw, context_length=context, threads=threads, provider=provider)
     backend.name = choice.name
     if raw:
@@ -265,7 +268,7 @@ def _choose_fastest(smallest: Choice, quantization: str | None, threads: int | N
         for a in manifest.artifacts
         if (quantization is None or a.quantization == quantization.lower())
         and a.passed is not False
-        and a.details.get("provider") != "cuda"  # it cannot be gated yet
+        and not a.for_cuda  # the gate's proof is the CPU's, most often: by name only
         and _installed(ENGINE_OF[a.format])
         and all((folder / name).is_file() for name in a.files)
     ]

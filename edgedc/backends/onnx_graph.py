@@ -4,11 +4,12 @@ Its keys and values are held in one of two ways (onnx_state.py). A prompt goes t
 memory does not grow with its length.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from edgedc.errors import EdgedcError, InputError, MissingExtra
+from edgedc.errors import EdgedcError, InputError, MissingExtra, NoGpu
 from edgedc.files import read_object
 
 try:
@@ -46,14 +47,14 @@ class Graph:
     """A decoder graph, loaded, with the keys and values of the tokens that it was given last.
 
     `context_length` is the longest sequence it can run; `max_length` caps it. Raises InputError when the file cannot
-    be loaded or run, is not a decoder with past, or when `provider` is not what this onnxruntime has.
+    be loaded or run, or is not a decoder with past; NoGpu when it is for CUDA, and that cannot be used here.
     """
 
     def __init__(self, path: Path, max_length: int, threads: int, provider: Provider = "cpu") -> None:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         if provider == "cuda" and not has_cuda():
-            raise InputError(
+            raise NoGpu(
                 f"{path}: made for CUDA, which this onnxruntime does not offer: run  pip install 'edgedc[onnx-gpu]'  "
                 "on a machine with an NVIDIA GPU, or take another artifact"
             )
@@ -126,6 +127,10 @@ def _load(path: Path, threads: int, provider: Provider) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what is wrong arrives as an exception; the log would say it again
     providers = [_CUDA, _CPU] if provider == "cuda" else [_CPU]
+    if provider == "cuda":
+        ort.set_default_logger_severity(4)  # a provider that fails is logged apart from its session, with colours
+        with contextlib.redirect_stdout(None):
+            ort.preload_dlls()  # pip's CUDA and cuDNN, which onnxruntime does not look for by itself
     try:
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         for given in (*session.get_inputs(), *session.get_outputs()):
@@ -133,9 +138,8 @@ def _load(path: Path, threads: int, provider: Provider) -> Any:
     except _ERRORS as error:
         raise InputError(f"{path}: onnxruntime cannot load it: {_line(error)}") from error
     if provider == "cuda" and _CUDA not in session.get_providers():
-        raise InputError(
-            f"{path}: onnxruntime found no GPU that it can use: see that the driver and CUDA are installed"
-        )
+        raise NoGpu(f"{path}: onnxruntime found no GPU that it can use: install NVIDIA's driver, and CUDA with  "
+            "pip install 'edgedc[onnx-gpu]', or take another artifact")
     return session
 
 

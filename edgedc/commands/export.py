@@ -44,7 +44,7 @@ from edgedc.workshop import workshop
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="ONNX: where the graph is to run. One for cuda is built here, but not gated.",
+    help="ONNX: where the graph is to run. Without a GPU the gate runs one for cuda on the CPU.",
 )
 @click.option(
     "--adapter",
@@ -172,6 +172,7 @@ def _shown(manifest: Manifest) -> str:
         reason = a.details.get("not_gated")
         unknown = f"not gated ({reason})" if reason else "not gated"
         passed = unknown if a.passed is None else "yes" if a.passed else "NO"
+        passed += " (on a CPU)" if a.gated_without_gpu else ""
         size = f"{a.bytes / 1e6:.1f}", f"{a.details['bits_per_weight']:.2f}"
         rows.append((a.path, a.quantization, *size, *shares, passed))
     return table(headers, rows)

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from edgedc.bundle import Artifact
 from edgedc.decomposition import parse
-from edgedc.errors import EdgedcError
+from edgedc.errors import EdgedcError, NoGpu
 from edgedc.generation import Message
 
 from .observe import Observation, Observed, Reference, observe
@@ -84,8 +84,8 @@ class Gate:
     `kl` and `kl_most` are the mean and the largest KL(model || artifact) at these, in nats, None where a score is not
     finite or none was compared. `failed` names the checks that failed (`source` that the f16 which a quantised GGUF is
     made from failed one); `first_difference` the first prompt and position that differ, in the first of these, or,
-    where it passed, in anything. `reference_dtype` is torch's name of the
-    precision in which the model was held.
+    where it passed, in anything. `reference_dtype` is torch's name of the precision in which the model was held;
+    `ran_on` is where the artifact ran, "cuda" or "cpu".
     """
 
     questions: int
@@ -108,6 +108,7 @@ class Gate:
     first_difference: str | None
     smoke: Smoke | None = None
     reference_dtype: str = "float32"
+    ran_on: str = "cpu"
 
 
 def gate(
@@ -118,10 +119,15 @@ def gate(
     context: int,
     on_prompt: Callable[[], None] = lambda: None,
 ) -> Gate:
-    """Run an artifact and compare it with `reference`. One that does not run fails; it does not raise."""
+    """Run an artifact and compare it with `reference`. One that does not run fails; it does not raise.
+
+    But NoGpu, for a graph that needs a GPU where there is none.
+    """
     limits = limits_for(artifact.quantization, reference.dtype)
     try:
         observed = observe(folder, artifact, prompts, reference, context, on_prompt)
+    except NoGpu:
+        raise
     except EdgedcError as error:
         asked = sum(prompt.generate for prompt in prompts)
         return Gate(
@@ -145,7 +151,8 @@ def gate(
             first_difference=f"does not run: {str(error).replace(f'{folder}{os.sep}', '')}",  # it is about to be moved
             reference_dtype=reference.dtype,
         )
-    return dataclasses.replace(compare(prompts, reference, observed, limits), reference_dtype=reference.dtype)
+    result = compare(prompts, reference, observed, limits)
+    return dataclasses.replace(result, reference_dtype=reference.dtype, ran_on=observed.ran_on)
 
 
 def gated(artifact: Artifact, result: Gate) -> Artifact:
@@ -154,8 +161,8 @@ def gated(artifact: Artifact, result: Gate) -> Artifact:
 
 
 def limits_for(quantization: str, reference_dtype: str = "float32") -> Limits:
-    """A type's own; where the model itself was rounded to 16 bits, none that is tighter than that type's."""
-    own, rounded = THRESHOLDS[quantization], THRESHOLDS[SHORT[reference_dtype]]
+    """A type's own, wherever it runs; where the model itself was rounded to 16 bits, none tighter than that type's."""
+    own, rounded = THRESHOLDS[quantization.removesuffix("-cuda")], THRESHOLDS[SHORT[reference_dtype]]
     shares = {name: min(getattr(own, name), getattr(rounded, name)) for name in ("text", "decomposition", "top1")}
     return Limits(**shares, kl=max(own.kl, rounded.kl))
 

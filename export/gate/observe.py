@@ -1,5 +1,6 @@
 """Runs a model, or an artifact made from it, in a child process, and notes everything that the gate compares."""
 
+import contextlib
 import dataclasses
 import itertools
 import tempfile
@@ -11,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgedc.backends import ModelBackend, choose, open_backend
+from edgedc.backends import ENGINE_OF, ModelBackend, choose, open_choice
 from edgedc.backends.chat import raw_prompts
 from edgedc.backends.transformers import TransformersBackend
 from edgedc.bundle import Artifact, Format, SpecialIds
 from edgedc.child import in_child
-from edgedc.errors import EdgedcError
+from edgedc.errors import EdgedcError, InputError, NoGpu
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
 from .prompts import Prompt
@@ -53,11 +54,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Observed:
-    """A model or artifact: what it says of itself, and what it made of each prompt."""
+    """A model or artifact: what it says of itself, what it made of each prompt, and on what: "cuda" or "cpu"."""
 
     special_ids: SpecialIds
     template: str | None
     prompts: tuple[Observation, ...]
+    ran_on: str
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ def reference_of(
             scores,
             SCORES_BYTES,
         )
-        (ids, template, vocabulary), made = _collect(child, on_prompt)
-        yield Reference(ids, template, made, scores, vocabulary, dtype)
+        said, made = _collect(child, on_prompt)
+        yield Reference(said.special_ids, said.template, made, said.ran_on, scores, said.vocabulary, dtype)
 
 
 def observe(
@@ -115,13 +117,17 @@ def observe(
     context: int,
     on_prompt: Callable[[], None] = lambda: None,
 ) -> Observed:
-    """What an artifact of a bundle makes of each prompt. Raises EdgedcError when it does not run."""
+    """What an artifact of a bundle makes of each prompt.
+
+    A graph for CUDA runs there, and where that cannot be used, on the CPU. Raises EdgedcError when it does not run;
+    NoGpu when there is no GPU and it has an operator that is for GPUs alone.
+    """
     of = artifact.format, artifact.quantization
     child = in_child(
         f"running {artifact.path}", _run_artifact, folder, *of, prompts, reference, context, threads_for(artifact.bytes)
     )
-    (ids, template, _), made = _collect(child, on_prompt)
-    return Observed(ids, template, made)
+    said, made = _collect(child, on_prompt)
+    return Observed(said.special_ids, said.template, made, said.ran_on)
 
 
 def threads_for(size: int) -> int | None:
@@ -129,18 +135,27 @@ def threads_for(size: int) -> int | None:
     return 1 if size < ONE_THREAD_BYTES else None
 
 
-_Said = tuple[SpecialIds, str | None, int]
+@dataclass(frozen=True)
+class _Said:
+    """What a child has to say at the end."""
+
+    special_ids: SpecialIds
+    template: str | None
+    vocabulary: int
+    ran_on: str
 
 
 def _collect(
-    child: Iterator[Observation | _Said], on_prompt: Callable[[], None]
+    child: Iterator[Observation | _Said | NoGpu], on_prompt: Callable[[], None]
 ) -> tuple[_Said, tuple[Observation, ...]]:
-    """A child yields its observations, and at the end what the model says of itself."""
+    """A child yields its observations, and at the end what the model says of itself; or that it needs a GPU."""
     made: list[Observation] = []
     for item in child:
         if isinstance(item, Observation):
             made.append(item)
             on_prompt()
+        elif isinstance(item, NoGpu):
+            raise item
         else:
             said = item
     return said, tuple(made)
@@ -173,7 +188,7 @@ def _run_model(
                 top = tuple(map(int, logits.argmax(axis=1)))
                 made = dataclasses.replace(made, forced=forced, start=start, top=top)
             yield made
-    yield backend.special_ids(), backend.template, vocabulary
+    yield _Said(backend.special_ids(), backend.template, vocabulary, "cpu")
     backend.close()
 
 
@@ -185,8 +200,12 @@ def _run_artifact(
     reference: Reference,
     context: int,
     threads: int | None,
-) -> Iterator[Observation | _Said]:
-    _, backend = open_backend(folder, format=format, quantization=quantization, threads=threads)
+) -> Iterator[Observation | _Said | NoGpu]:
+    try:
+        backend, ran_on = _open(folder, format, quantization, threads)
+    except NoGpu as error:
+        yield error  # raised, it would reach the other process as the InputError that it is too
+        return
     ends = list(reference.special_ids.ends)
     with reference.scores.open("rb") as file:
         for prompt, expected in zip(prompts, reference.prompts, strict=True):
@@ -201,8 +220,20 @@ def _run_artifact(
                     forced, _ = _forced(backend, made, context)
                     made = dataclasses.replace(made, parted=_lead(known, expected, forced, ends))
             yield made
-    yield backend.special_ids(), backend.template, reference.vocabulary
+    yield _Said(backend.special_ids(), backend.template, reference.vocabulary, ran_on)
     backend.close()
+
+
+def _open(folder: Path, format: Format, quantization: str, threads: int | None) -> tuple[ModelBackend, str]:
+    """An artifact, loaded, and what it runs on."""
+    choice = choose(folder, engine=ENGINE_OF[format], quantization=quantization)
+    for_cuda = choice.artifact is not None and choice.artifact.for_cuda
+    try:
+        return open_choice(choice, threads=threads), "cuda" if for_cuda else "cpu"
+    except NoGpu:
+        with contextlib.suppress(InputError):
+            return open_choice(choice, threads=threads, on_cpu=True), "cpu"
+        raise
 
 
 def _ask(backend: ModelBackend, prompt: Prompt, context: int) -> Observation:

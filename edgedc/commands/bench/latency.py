@@ -77,7 +77,7 @@ def _choices(model: Path, engine: str | None, quantizations: tuple[str, ...]) ->
         choose(model, engine=known or ENGINE_OF[a.format], quantization=a.quantization)
         for a in first.manifest.artifacts
         if a.format == FORMAT.get(known or ENGINE_OF[a.format])
-        and (a.quantization in asked if asked else a.passed is not False and a.details.get("provider") != "cuda")
+        and (a.quantization in asked if asked else a.passed is not False and not a.for_cuda)
     ]
 
 
