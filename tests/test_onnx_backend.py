@@ -13,7 +13,7 @@ from edgedc.backends.grammar import ListGrammar
 from edgedc.backends.onnx import OnnxBackend
 from edgedc.backends.onnx_graph import Graph, has_cuda
 from edgedc.decomposition import parse
-from edgedc.errors import InputError, NoGpu
+from edgedc.errors import NoGpu
 from edgedc.prompts import decompose_messages
 from edgedc.tasks.microworld import problems
 from export.onnx.first_score import add_first_score
@@ -165,6 +165,9 @@ def test_a_graph_for_cuda_is_refused_where_there_is_none(built: Path) -> None:
 @pytest.mark.skipif(has_cuda(), reason="this onnxruntime offers CUDA")
 def test_a_graph_for_cuda_is_refused_where_onnxruntime_finds_no_gpu(built: Path, monkeypatch, capfd) -> None:
     monkeypatch.setattr("edgedc.backends.onnx_graph.has_cuda", lambda: True)
-    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(NoGpu, match="found no GPU .* driver"):
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(NoGpu, match=r"found no GPU .* driver"),
+    ):
         Graph(built, CONTEXT, 1, "cuda")
     assert capfd.readouterr() == ("", "")

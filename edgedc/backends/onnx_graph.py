@@ -138,8 +138,10 @@ def _load(path: Path, threads: int, provider: Provider) -> Any:
     except _ERRORS as error:
         raise InputError(f"{path}: onnxruntime cannot load it: {_line(error)}") from error
     if provider == "cuda" and _CUDA not in session.get_providers():
-        raise NoGpu(f"{path}: onnxruntime found no GPU that it can use: install NVIDIA's driver, and CUDA with  "
-            "pip install 'edgedc[onnx-gpu]', or take another artifact")
+        raise NoGpu(
+            f"{path}: onnxruntime found no GPU that it can use: install NVIDIA's driver, and CUDA with  "
+            "pip install 'edgedc[onnx-gpu]'  or take another artifact"
+        )
     return session
 
 
