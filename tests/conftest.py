@@ -3,12 +3,16 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from edgedc.cli import main
 from edgedc.files import Row, key_of
 from edgedc.tasks.microworld import problems
+
+Run = Callable[..., tuple[int, str, str]]
 
 # A shell that starts the tests in the background has them, and the programs that they interrupt, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,6 +29,29 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     home = tmp_path_factory.mktemp("home")
     (home / "speed").symlink_to(_speeds)
     monkeypatch.setenv("EDGEDC_HOME", str(home))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to work in, and nothing of the person's own settings. What edgedc keeps lies in its `home`."""
+    for name in list(os.environ):
+        if name.startswith(("EDGEDC_", "OPENAI_")) and name != "EDGEDC_DATA":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("EDGEDC_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def edgedc(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `edgedc ...` in this process: exit code, stdout, stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([*map(str, words)])
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

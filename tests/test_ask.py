@@ -14,20 +14,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import Run
 from counting import LIST, Counting, counting, reply_to
 from forking import mother
 from wire import delta, sse
 from wire import server as wire_server
 
-from edgedc.cli import main
 from edgedc.commands._paid import Job, prompts
 from edgedc.outbox import Outbox
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.simulated import MODEL, Skill, simulated_server
 from edgedc.tasks.microworld import problems
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 PROBLEM = next(problem for problem in problems("test", 50) if len(problem.steps) == 3)
 NOWHERE = ("--solver-url", "http://127.0.0.1:1")
@@ -39,31 +42,9 @@ def url() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty working folder, and nothing of the person's own settings."""
-    for name in list(os.environ):
-        if name.startswith(("EDGEDC_", "OPENAI_")) and name != "EDGEDC_DATA":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("EDGEDC_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-
-class Run:
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *args: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr of `edgedc ask`."""
-        with pytest.raises(SystemExit) as end:
-            main(["ask", *args])
-        out, err = self.capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(capsys)
+def run(edgedc: Run) -> Run:
+    return partial(edgedc, "ask")
 
 
 def test_the_answer_goes_to_stdout_and_the_measurements_to_stderr(run: Run, url: str) -> None:
@@ -394,7 +375,7 @@ CREATE TRIGGER slow BEFORE DELETE ON question BEGIN SELECT count(*) FROM endless
 
 
 def test_what_a_batch_was_killed_behind_leaves_the_outbox_when_the_batch_goes_on(
-    run: Run, server: Counting, tmp_path: Path
+    run: Run, edgedc: Run, server: Counting, tmp_path: Path
 ) -> None:
     source, output, other = questions(tmp_path / "q.jsonl", 2), tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     path = tmp_path / "home" / "outbox.sqlite3"
@@ -403,9 +384,7 @@ def test_what_a_batch_was_killed_behind_leaves_the_outbox_when_the_batch_goes_on
         return ["--input", str(source), "--output", str(output), *far(server, "--mode", "static")]
 
     def waiting() -> list[tuple[str, str]]:
-        with pytest.raises(SystemExit):
-            main(["flush", "--list", "--json"])
-        rows = [json.loads(line) for line in run.capsys.readouterr().out.splitlines()]
+        rows = [json.loads(line) for line in edgedc("flush", "--list", "--json")[1].splitlines()]
         return [(row["question"], row["batch"]) for row in rows]
 
     def solver_away(prompt: str, _: int) -> str:
@@ -441,16 +420,15 @@ def test_what_a_batch_was_killed_behind_leaves_the_outbox_when_the_batch_goes_on
 
 
 def test_a_question_that_lost_its_process_before_its_decomposition_is_decomposed_by_flush(
-    run: Run, server: Counting, bundle_folder: Path, tmp_path: Path
+    run: Run, edgedc: Run, server: Counting, bundle_folder: Path, tmp_path: Path
 ) -> None:
     job = Job("Q?", "", "static", 50, "m", server.url, "", str(bundle_folder), "", "", prompts())
     box = Outbox(tmp_path / "home" / "outbox.sqlite3")
     box.release(box.add(job.row()).id)
     box.close()
-    with pytest.raises(SystemExit) as end:
-        main(["flush", "--json"])
-    assert not end.value.code
-    row = json.loads(run.capsys.readouterr().out)
+    code, out, _ = edgedc("flush", "--json")
+    assert not code
+    row = json.loads(out)
     assert [(stage["name"], stage["where"]) for stage in row["stages"]] == [("decompose", "local"), ("solve", "remote")]
     assert server.asked == 1
 
@@ -464,7 +442,7 @@ def trained_by(bundle: Path, method: str, folder: Path) -> Path:
 
 
 def test_a_model_here_answers_where_the_solver_is_away_and_says_so(
-    run: Run, server: Counting, bundle_folder: Path, tmp_path: Path
+    run: Run, edgedc: Run, server: Counting, bundle_folder: Path, tmp_path: Path
 ) -> None:
     server.fault = lambda _prompt, number: "" if number < 3 else "busy"
     answering = trained_by(bundle_folder, "S_E-T", tmp_path / "answering")
@@ -474,9 +452,7 @@ def test_a_model_here_answers_where_the_solver_is_away_and_says_so(
     assert any("answered on this device by nano" in note for note in row["notes"])
     wheres = {stage["name"]: stage["where"] for stage in row["stages"] if stage["finish_reason"] != "failed"}
     assert (wheres["decompose"], wheres["solve"]) == ("remote", "local")
-    with pytest.raises(SystemExit):
-        main(["flush", "--list"])
-    assert run.capsys.readouterr().out == ""  # it has its answer, and waits for no other
+    assert edgedc("flush", "--list")[1] == ""  # it has its answer, and waits for no other
     decomposing = trained_by(bundle_folder, "S_D-T", tmp_path / "decomposing")
     code, _, err = run("Q?", *far(server), "--fallback-model", str(decomposing))
     assert code == 2

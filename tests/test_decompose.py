@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from test_export import make_model
 
-from edgedc.cli import main
 from edgedc.commands._say import say
 from edgedc.decomposition import decomposition_of, render
 from edgedc.tasks.microworld import problems
@@ -21,16 +21,8 @@ QUESTIONS = [problem.question for problem in problems("train", 5)]
 
 
 @pytest.fixture
-def run(capsys):
-    """Runs `edgedc decompose ...` in this process: (exit code, stdout, stderr)."""
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main(["decompose", "--threads", "1", *map(str, args)])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return call
+def run(edgedc):
+    return partial(edgedc, "decompose", "--threads", "1")
 
 
 def write_jsonl(path: Path, rows) -> Path:

@@ -1,6 +1,7 @@
 import json
 import shutil
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,6 @@ from hypothesis import strategies as st
 from edgedc.bench.quality import Share, quality_of, score_decomposition, wilson_interval
 from edgedc.bundle import read_manifest
 from edgedc.catalogue import pulled
-from edgedc.cli import main
 from edgedc.commands._local import Settings
 from edgedc.commands.evaluate.systems import Decomposers
 from edgedc.decomposition import Decomposition, decomposition_of
@@ -64,14 +64,8 @@ def test_the_interval_holds_the_share_and_stays_within_0_and_1(hits_of):
 
 
 @pytest.fixture
-def run(capsys, bundle_folder):
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main(["evaluate", "--model", str(bundle_folder), "--threads", "1", *map(str, args)])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return call
+def run(edgedc, bundle_folder):
+    return partial(edgedc, "evaluate", "--model", bundle_folder, "--threads", "1")
 
 
 def test_evaluate_scores_a_bundle_and_resumes(run, tmp_path):
@@ -109,18 +103,8 @@ def test_a_task_without_known_decompositions_cannot_be_scored(run, tmp_path):
 
 
 @pytest.fixture
-def evaluate(capsys, tmp_path, monkeypatch):
-    """`edgedc evaluate` with these arguments, in a folder of its own: exit code, stdout, stderr."""
-    monkeypatch.setenv("EDGEDC_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        with pytest.raises(SystemExit) as ended:
-            main(["evaluate", *map(str, args)])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return call
+def evaluate(edgedc, alone):
+    return partial(edgedc, "evaluate")
 
 
 SIMULATED = ("--solver-model", "simulated-solver", "--price-as", "gpt-4o-mini")

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import Run
 from counting import LIST, Counting, counting
 from forking import Child, Mother, mother
-
-from edgedc.cli import main
 
 QUESTION = "How many eggs are left?"
 KEY = "sk-planted-0123456789abcdef"
@@ -30,35 +29,18 @@ def server() -> Iterator[Counting]:
 
 
 @pytest.fixture(autouse=True)
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder to work in, and nothing of the person's own settings."""
-    for name in list(os.environ):
-        if name.startswith(("EDGEDC_", "OPENAI_")) and name != "EDGEDC_DATA":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("EDGEDC_HOME", str(tmp_path / "home"))
+def home(monkeypatch: pytest.MonkeyPatch, alone: Path) -> Path:
     monkeypatch.setenv("EDGEDC_API_KEY", KEY)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
-
-
-class Run:
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *args: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr of `edgedc ...`."""
-        with pytest.raises(SystemExit) as end:
-            main(list(args))
-        out, err = self.capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    def rows(self, *args: str) -> list[dict]:
-        return [json.loads(line) for line in self(*args)[1].splitlines()]
+    return alone
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(capsys)
+def run(edgedc: Run) -> Run:
+    return edgedc
+
+
+def rows(run: Run, *args: str) -> list[dict]:
+    return [json.loads(line) for line in run(*args)[1].splitlines()]
 
 
 def asked(server: Counting, mode: str = "interactive", question: str = QUESTION, patience: float = 4) -> list[str]:
@@ -68,7 +50,7 @@ def asked(server: Counting, mode: str = "interactive", question: str = QUESTION,
 
 
 def waiting(run: Run) -> list[dict]:
-    return run.rows("flush", "--list", "--json")
+    return rows(run, "flush", "--list", "--json")
 
 
 def test_what_cannot_be_sent_is_printed_as_far_as_it_is_and_waits(run: Run, server: Counting) -> None:
@@ -126,7 +108,7 @@ def test_a_network_that_goes_at_any_call_costs_nothing_twice(run: Run, server: C
     server.fault = lambda _prompt, _number: ""
     if fault == "unplugged":
         server.plug()
-    (row,) = run.rows("flush", "--json")
+    (row,) = rows(run, "flush", "--json")
     assert server.twice == []
     assert server.billed.total() == 5
     assert row["mode"] == "interactive"
@@ -196,7 +178,7 @@ def test_another_server_can_be_asked_instead(run: Run, server: Counting) -> None
     server.unplug()
     run(*asked(server, "cot"))
     with counting() as other:
-        (row,) = run.rows("flush", "--json", "--solver-url", other.url, "--solver-model", "other")
+        (row,) = rows(run, "flush", "--json", "--solver-url", other.url, "--solver-model", "other")
         assert other.billed.total() == 1
     assert row["solver"] == "other"
 
@@ -205,7 +187,7 @@ def test_another_model_has_its_own_price(run: Run, server: Counting) -> None:
     server.unplug()
     run(*asked(server, "cot"), "--price-as", "gpt-4o-mini")
     server.plug()
-    (row,) = run.rows("flush", "--json", "--solver-model", "gpt-4o")
+    (row,) = rows(run, "flush", "--json", "--solver-model", "gpt-4o")
     assert row["price"]["model"] == "gpt-4o"
     assert row["cost_usd"] > 10 * (row["usage"]["input_tokens"] * 1.5e-7 + row["usage"]["output_tokens"] * 6e-7)
 
@@ -225,14 +207,14 @@ def test_each_question_is_priced_as_it_was_asked(run: Run, server: Counting) -> 
     for price in ("gpt-4o-mini", "gpt-4o"):
         run(*asked(server, "cot"), "--price-as", price)
     server.plug()
-    assert [row["price"]["model"] for row in run.rows("flush", "--json")] == ["gpt-4o-mini", "gpt-4o"]
+    assert [row["price"]["model"] for row in rows(run, "flush", "--json")] == ["gpt-4o-mini", "gpt-4o"]
 
 
 def test_steps_that_another_model_answered_are_told(run: Run, server: Counting) -> None:
     server.fault = lambda prompt, _: "busy" if "How much is " in prompt.rpartition("Next subquestion")[2] else ""
     run(*asked(server), "--price-as", "gpt-4o")
     server.fault = lambda *_: ""
-    (row,) = run.rows("flush", "--json", "--solver-model", "gpt-4o-mini")
+    (row,) = rows(run, "flush", "--json", "--solver-model", "gpt-4o-mini")
     assert any(note.startswith("2 of its steps were answered by m: cost_usd has them") for note in row["notes"])
 
 
@@ -257,7 +239,7 @@ def test_where_nothing_can_be_shown_no_more_is_paid_for(run: Run, server: Counti
         done = subprocess.run([sys.executable, "-m", "edgedc", "flush"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "edgedc: stdout: cannot be written: No space left on device\n")
     assert server.billed.total() == 1
-    assert len(run.rows("flush", "--json")) == 3
+    assert len(rows(run, "flush", "--json")) == 3
     assert server.billed.total() == 3
 
 
@@ -389,7 +371,7 @@ def test_an_answer_that_another_edgedc_began_says_so(run: Run, home: Path, serve
     with sqlite3.connect(home / "outbox.sqlite3") as sql:
         sql.execute("""UPDATE question SET job = json_set(job, '$.prompts', 'of old')""")
     server.fault = lambda _prompt, _number: ""
-    (row,) = run.rows("flush", "--json")
+    (row,) = rows(run, "flush", "--json")
     assert any("other prompts" in note for note in row["notes"])
     assert server.twice == []
 
@@ -451,7 +433,7 @@ def test_a_call_that_a_kill_cuts_off_is_asked_again_and_said_to_be_doubtful(
     server.fault = lambda _prompt, _number: ""
     (question,) = waiting(run)
     assert (question["received"], question["attempts"]) == (["decompose"], 0)
-    (row,) = run.rows("flush", "--json")
+    (row,) = rows(run, "flush", "--json")
     assert row["doubtful"] == 1
     assert any("1 call was sent in vain, and may be billed too" in note for note in row["notes"])
     assert [count for prompt, count in server.billed.items() if "break down" in prompt] == [1]
@@ -472,7 +454,7 @@ def test_a_call_that_never_left_is_not_doubtful(
         os.kill(child.pid, how)
         child.wait()
         other.plug()
-        (row,) = run.rows("flush", "--json")
+        (row,) = rows(run, "flush", "--json")
         assert (row["doubtful"], row["notes"]) == (0, [])
         assert (server.asked, other.billed.total()) == (1, 1)
 
@@ -485,7 +467,7 @@ def test_a_call_that_broke_or_fell_silent_after_it_was_sent_is_doubtful(run: Run
         (question,) = waiting(run)
         assert question["doubtful"] == server.asked - before - 1 >= 1
         server.fault = lambda _prompt, _number: ""
-        (row,) = run.rows("flush", "--json")
+        (row,) = rows(run, "flush", "--json")
         assert row["doubtful"] == question["doubtful"]
         assert any("sent in vain" in note for note in row["notes"])
 
@@ -498,7 +480,7 @@ def test_an_answer_whose_printing_was_cut_off_is_printed_again_and_marked(
     child.until(lambda: any(row["received"] == ["solve"] for row in waiting(run)))
     time.sleep(0.3)
     child.kill()
-    (row,) = run.rows("flush", "--json")
+    (row,) = rows(run, "flush", "--json")
     assert row["shown_before"]
     assert row["answer"].isdigit()
     assert server.asked == 1
@@ -537,7 +519,7 @@ def kill_asks(run: Run, server: Counting, family: Mother, count: int) -> None:
         child.kill()
         printed, waits = child.rows(), waiting(run)
         assert waits or printed or not any(question in prompt for prompt in server.begun), "it was sent, and is lost"
-        answers = run.rows("flush", "--json")
+        answers = rows(run, "flush", "--json")
         assert len(answers) == len(waits)
         kept += len(answers)
         if printed and answers:

@@ -14,7 +14,6 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from edgedc import cli
 from edgedc.adapter import base_sha256
 from edgedc.bundle import Manifest, read_manifest, write_manifest
 from edgedc.errors import EdgedcError, GateError, InputError, MissingExtra
@@ -90,7 +89,7 @@ def test_other_kinds_go_through_peft(make, tmp_path, config) -> None:
     assert read_manifest(out).recipe["merge"]["agreement"]["kl"] < 1e-4
 
 
-def test_a_merge_that_is_not_the_adapter_s_is_refused_and_leaves_nothing(make, tmp_path, capsys) -> None:
+def test_a_merge_that_is_not_the_adapter_s_is_refused_and_leaves_nothing(make, tmp_path, edgedc) -> None:
     """Weights so large that half a part in a thousand, float16's rounding, makes another model of them."""
     adapter = make(lora(), scale=0.6)
     with pytest.raises(
@@ -98,10 +97,8 @@ def test_a_merge_that_is_not_the_adapter_s_is_refused_and_leaves_nothing(make, t
     ):
         merge(adapter, tmp_path / "out", MergeSettings())
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["merge", str(adapter), str(tmp_path / "out")])
-    assert caught.value.code == 3
-    assert capsys.readouterr().err.count("\n") == 1
+    code, _, err = edgedc("merge", adapter, tmp_path / "out")
+    assert (code, err.count("\n")) == (3, 1)
 
 
 @pytest.mark.parametrize("module", ["embed_tokens", "lm_head"])
@@ -127,12 +124,10 @@ def test_what_has_no_merged_form_is_refused(make, tmp_path, config, said) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_a_whole_model_needs_no_merging(tmp_path, capsys) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["merge", BASE, str(tmp_path / "out")])
-    assert caught.value.code == 2
-    said = capsys.readouterr().err
-    assert said == f"edgedc: {BASE}: not an adapter but a whole model already: there is nothing to merge\n"
+def test_a_whole_model_needs_no_merging(tmp_path, edgedc) -> None:
+    code, _, err = edgedc("merge", BASE, tmp_path / "out")
+    assert code == 2
+    assert err == f"edgedc: {BASE}: not an adapter but a whole model already: there is nothing to merge\n"
 
 
 def test_questions_that_do_not_fit_are_said(make, tmp_path) -> None:

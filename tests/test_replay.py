@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from edgedc.cli import main
 from edgedc.errors import InputError, SolverReply, SolverTimeout
 from edgedc.files import read_rows
 from edgedc.generation import Generation
@@ -170,17 +169,15 @@ def test_an_unknown_kind_of_recorded_failure_is_a_bad_reply(tmp_path: Path) -> N
         ReplaySolver(path).solve(asked("How many?"), max_tokens=20)
 
 
-def test_evaluate_gives_the_same_figures_from_the_recording_with_no_server(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("EDGEDC_HOME", str(tmp_path / "home"))
+def test_evaluate_gives_the_same_figures_from_the_recording_with_no_server(tmp_path: Path, edgedc, alone) -> None:
     calls = tmp_path / "calls.jsonl"
 
     def run(*args: object) -> list[dict]:
         systems = ("--decomposer", "gold", "--decomposer", "none", "--mode", "interactive")
         common = ("--split", "test", "--limit", "12", "--json")
-        with pytest.raises(SystemExit) as ended:
-            main(["evaluate", *systems, *common, *map(str, args)])
-        assert not ended.value.code
-        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        code, out, _ = edgedc("evaluate", *systems, *common, *args)
+        assert not code
+        return [json.loads(line) for line in out.splitlines()]
 
     live = run("--solver-model", "simulated-solver", "--price-as", "gpt-4o-mini", "--record", calls)
     again = run("--replay", calls, "--price-as", "gpt-4o-mini")

@@ -1,21 +1,21 @@
 """`edgedc serve` as a program of its own, with a real model: what it prints, its keys, and how it ends."""
 
-import os
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from conftest import Run
 from openai import BadRequestError
 from serving import CLIENT_KEY, serve
 
-from edgedc.cli import main
 from edgedc.generation import Message
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.loopback import serve as serve_model
@@ -27,19 +27,9 @@ PROBLEM = next(p for p in problems("train", 6) if len(p.steps) > 1)  # the model
 USER = {"role": "user", "content": PROBLEM.question}
 
 
-Run = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, stdout and stderr of `edgedc serve` in this process."""
-
-    def ran(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(["serve", *args])
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return ran
+def run(edgedc: Run) -> Run:
+    return partial(edgedc, "serve")
 
 
 def slow_answer(messages: Sequence[Message], *, seed: int = 0) -> str:
@@ -159,11 +149,8 @@ def test_without_a_solver_the_decomposer_is_served_until_ctrl_c(bundle_folder: P
     ],
 )
 def test_what_is_wrong_is_one_line_before_anything_is_served(
-    args: tuple[str, ...], said: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    args: tuple[str, ...], said: str, tmp_path: Path, run: Run, alone: Path
 ) -> None:
-    for name in [name for name in os.environ if name.startswith(("EDGEDC_", "OPENAI_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "key").write_text("key\n")
     (tmp_path / "empty").write_text("\n")
     code, out, err = run("--port", "0", *args)
