@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgedc.backends import choose
-from edgedc.bench.latency import Latency, LatencySettings, Speed, check, measure
+from edgedc.bench.latency import Latency, LatencySettings, Speed, measure
 from edgedc.cli import cli
 from edgedc.commands.bench.latency import _markdown
 from edgedc.errors import InputError
@@ -108,7 +108,7 @@ def test_a_model_that_is_gone_is_one_line(bundle_folder, tmp_path):
 )
 def test_settings_that_measure_nothing_are_refused(settings):
     with pytest.raises(InputError):
-        check(LatencySettings(**settings))
+        LatencySettings(**settings)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])

@@ -24,6 +24,8 @@ Average = Literal["mean", "median"]
 
 @dataclass(frozen=True)
 class CostSettings:
+    """Raises InputError, naming the flag, for what cannot be."""
+
     kwh_price: float = flag(0.30, "US dollars per kWh.")
     watts: float = flag(15.0, "What the device draws while it decomposes, where nothing was metered.")
     hardware_price: float = flag(0.0, "US dollars of the device, where it is bought for this; 0: it is there anyway.")
@@ -31,6 +33,16 @@ class CostSettings:
     utilisation: float = flag(0.1, "Share of those years in which it works.")
     fixed: float = flag(0.0, "US dollars spent once: the teacher's bill, the training, people's time.")
     queries_per_day: float = flag(1000.0, "Questions a day, for break-even in days.")
+
+    def __post_init__(self) -> None:
+        for name in ("kwh_price", "hardware_price", "fixed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: give US dollars, at least 0")
+        for name in ("watts", "lifetime", "queries_per_day"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        if not 0 < self.utilisation <= 1:
+            raise InputError(f"--utilisation {self.utilisation}: a share of the time, above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -83,18 +95,6 @@ class Question:
     remote_accuracy: float | None
     local_accuracy: float | None
     average: Average = "mean"
-
-
-def check(settings: CostSettings) -> None:
-    """Raises InputError, naming the flag."""
-    for name in ("kwh_price", "hardware_price", "fixed"):
-        if not 0 <= getattr(settings, name) < math.inf:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: give US dollars, at least 0")
-    for name in ("watts", "lifetime", "queries_per_day"):
-        if not 0 < getattr(settings, name) < math.inf:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be above 0")
-    if not 0 < settings.utilisation <= 1:
-        raise InputError(f"--utilisation {settings.utilisation}: a share of the time, above 0 and at most 1")
 
 
 def questions(systems: Sequence[Summary], joules: Mapping[str, tuple[float, str]]) -> list[Question]:

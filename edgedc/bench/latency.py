@@ -38,6 +38,8 @@ _QUESTIONS = 64
 
 @dataclass(frozen=True)
 class LatencySettings:
+    """Raises InputError, naming the flag, for what cannot be, or measures nothing."""
+
     prompt_tokens: int = flag(128, "Tokens of the prompt test; 0 leaves it out.")
     gen_tokens: int = flag(64, "Tokens of the generation test; 0 leaves it out.")
     questions: int = flag(16, "Generated questions to decompose; 0 leaves them out.")
@@ -45,6 +47,19 @@ class LatencySettings:
     warmup: int = flag(1, "Repetitions before those, which do not count.")
     threads: int | None = flag(None, "CPU threads; default: the physical cores.")
     watts: float | None = flag(None, "Estimate energy from this draw, where nothing can be metered.")
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "gen_tokens", "questions", "warmup"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be below 0")
+        if self.questions > _QUESTIONS:
+            raise InputError(f"--questions {self.questions}: there are {_QUESTIONS}")
+        if self.repetitions < 1:
+            raise InputError(f"--repetitions {self.repetitions}: must be at least 1")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise InputError(f"--threads {self.threads}: must be 1 to {MAX_THREADS}, or none")
+        if not (self.prompt_tokens or self.gen_tokens or self.questions):
+            raise InputError("nothing to measure: one of --prompt-tokens, --gen-tokens and --questions must be above 0")
 
 
 @dataclass(frozen=True)
@@ -142,26 +157,10 @@ def read_latencies(path: Path) -> tuple[Latency, ...]:
 
 
 def measure(choice: Choice, settings: LatencySettings) -> Latency:
-    """Measure an artifact in a process of its own. Raises InputError for settings that measure nothing."""
-    check(settings)
+    """Measure an artifact in a process of its own."""
     [made] = in_child(f"measuring {choice.folder}", _measure, choice, settings)
     assert isinstance(made, Latency)
     return made
-
-
-def check(settings: LatencySettings) -> None:
-    """Raises InputError, naming the flag."""
-    for name in ("prompt_tokens", "gen_tokens", "questions", "warmup"):
-        if getattr(settings, name) < 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must not be below 0")
-    if settings.questions > _QUESTIONS:
-        raise InputError(f"--questions {settings.questions}: there are {_QUESTIONS}")
-    if settings.repetitions < 1:
-        raise InputError(f"--repetitions {settings.repetitions}: must be at least 1")
-    if settings.threads is not None and not 1 <= settings.threads <= MAX_THREADS:
-        raise InputError(f"--threads {settings.threads}: must be 1 to {MAX_THREADS}, or none")
-    if not (settings.prompt_tokens or settings.gen_tokens or settings.questions):
-        raise InputError("nothing to measure: one of --prompt-tokens, --gen-tokens and --questions must be above 0")
 
 
 def _measure(choice: Choice, settings: LatencySettings) -> Iterator[Latency]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgedc.bench.cost import Comparison, CostSettings, Question, check, compare, questions, sensitivity
+from edgedc.bench.cost import Comparison, CostSettings, Question, compare, questions, sensitivity
 from edgedc.bench.latency import read_latencies
 from edgedc.bench.metrics import Summary
 from edgedc.bench.pair import read_results
@@ -33,7 +33,6 @@ def command(results: Path, latency: Path | None, costsettings: CostSettings, as_
     Nothing is measured or paid again: other assumptions, another run of this. The second table halves and doubles one
     assumption at a time.
     """
-    check(costsettings)
     made = read_results(results)
     found = _questions(results, made.systems, latency)
     simulated = made.solver.simulated

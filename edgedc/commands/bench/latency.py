@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from edgedc.backends import ENGINE_OF, ENGINES, FORMAT, Choice, choose
-from edgedc.bench.latency import Latency, LatencySettings, check, measure, read_latencies
+from edgedc.bench.latency import Latency, LatencySettings, measure, read_latencies
 from edgedc.bench.table import Cell, table
 from edgedc.catalogue import find_model
 from edgedc.commands._local import default_model
@@ -46,7 +46,6 @@ def command(
 
     One artifact at a time, each in a process of its own. What disturbs the measurement is said on stderr.
     """
-    check(latencysettings)
     if form in ("csv", "jsonl") and not (latencysettings.prompt_tokens or latencysettings.gen_tokens):
         raise InputError(f"-o {form} has the prompt and generation tests, and both are left out: give -o json or md")
     if output:
