@@ -15,7 +15,7 @@ from edgedc.bench.changes import read_bench
 from edgedc.bench.cost import CostSettings
 from edgedc.bench.metrics import Call, Record, Summary, call_of, summarise
 from edgedc.bench.pair import MAX_FAILURES, Provider, Results, records_of, rows_beside, run_bench
-from edgedc.bench.screen import answers, show
+from edgedc.bench.pair_tables import answers, show
 from edgedc.bench.systems import BASELINES, System, remote_system
 from edgedc.cli import cli
 from edgedc.commands.bench.report import write_report

@@ -20,8 +20,8 @@ from edgedc.bench.load import Limits, Load, served, spread
 from edgedc.bench.metrics import record_from
 from edgedc.bench.network import Network
 from edgedc.bench.pair import Provider, results_from, rows_beside, run_bench
+from edgedc.bench.pair_tables import show
 from edgedc.bench.percentiles import percentiles
-from edgedc.bench.screen import show
 from edgedc.bench.systems import System
 from edgedc.cli import cli
 from edgedc.errors import InputError, SolverReply

@@ -18,7 +18,7 @@ from paced import SLACK, Plan, bench, records, say, server, usage
 
 from edgedc.bench.network import PROFILES, Network, network_of, through
 from edgedc.bench.pair import results_from
-from edgedc.bench.screen import show
+from edgedc.bench.pair_tables import show
 from edgedc.errors import InputError, SolverError, SolverTimeout, SolverUnreachable
 from edgedc.solvers.openai import OpenAISolver
 

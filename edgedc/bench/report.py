@@ -16,7 +16,7 @@ from edgedc.bench.cost import Comparison, CostSettings
 from edgedc.bench.latency import Latency
 from edgedc.bench.metrics import Record
 from edgedc.bench.pair import Results
-from edgedc.bench.screen import answers, notes_of, quality_and_speed, title, tokens_and_money, under_load, waits
+from edgedc.bench.pair_tables import answers, notes_of, quality_and_speed, title, tokens_and_money, under_load, waits
 from edgedc.errors import InputError
 from edgedc.words import counted
 

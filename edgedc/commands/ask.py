@@ -15,10 +15,10 @@ from edgedc.commands._answers import repeats, row_of, summary, text_of
 from edgedc.commands._batch import Progress, keyed, open_output
 from edgedc.commands._desk import Desk
 from edgedc.commands._fallback import answer_here, choose_fallback
+from edgedc.commands._live import Screen
 from edgedc.commands._paid import SERVER, Job, Kept, Paying, about_request, open_outbox, prompts, work
 from edgedc.commands._questions import Questions, read_question
 from edgedc.commands._say import check_shown, say
-from edgedc.commands._screen import Screen
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, SolverRefused
 from edgedc.files import Row, key_of
 from edgedc.flags import flag, flags

@@ -16,8 +16,8 @@ from edgedc.bench.cost import CostSettings
 from edgedc.bench.load import Limits, Load
 from edgedc.bench.network import network_of, through
 from edgedc.bench.pair import Provider, read_results, rows_beside, run_bench
+from edgedc.bench.pair_tables import show
 from edgedc.bench.report import check_report
-from edgedc.bench.screen import show
 from edgedc.bench.systems import BASELINES, System, remote_system
 from edgedc.bundle import MANIFEST
 from edgedc.catalogue import find_model
