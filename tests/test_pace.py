@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from wire import ASKED, GOOD, error, server, solver_at
 
 from edgedc.solvers.pace import Pace
 
@@ -51,3 +52,17 @@ def test_a_server_that_says_wait_holds_all_back():
     pace.hold(0.2)
     pace.hold(0.1)
     assert seconds(pace.wait, 1) >= 0.19
+
+
+def test_what_a_pace_lets_a_call_wait_is_not_of_its_time():
+    busy = error("503 Busy", "later", "Retry-After: 0")
+    pace = Pace(requests_per_minute=100)
+    with server(busy, GOOD) as made, solver_at(made.url, retries=1, timeout_s=0.55, pace=pace) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
+
+
+def test_what_a_reply_does_not_use_is_given_back_to_the_pace():
+    pace = Pace(tokens_per_minute=60_000)  # a millisecond each
+    with server(GOOD, GOOD) as made, solver_at(made.url, pace=pace) as solver:
+        solver.solve(ASKED, max_tokens=2000)  # and 25 are used
+        assert seconds(pace.wait, 0) < 1

@@ -1,7 +1,9 @@
 """The OpenAI client against servers that are wrong, over a real socket."""
 
+import email.utils
 import gzip
 import json
+import re
 import socket
 import threading
 import time
@@ -11,7 +13,7 @@ import httpx
 import pytest
 from wire import ASKED, GOOD, KEY, PRICE, USAGE, WORST, delta, error, failure, http, server, solver_at, sse
 
-from edgedc.errors import SolverError, SolverReply, SolverTimeout, SolverUnreachable
+from edgedc.errors import SolverError, SolverRefused, SolverReply, SolverTimeout, SolverUnreachable
 from edgedc.ledger import Budget
 from edgedc.solvers.failures import Failed
 from edgedc.solvers.openai import OpenAISolver
@@ -57,14 +59,15 @@ def test_the_wait_that_a_server_asks_for_is_kept() -> None:
         assert 1 <= time.monotonic() - started < 3
 
 
-def test_a_wait_that_is_less_than_none_is_none_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_that_is_no_time_to_come_is_none_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waits = list[float]()
     monkeypatch.setattr("edgedc.solvers.openai._sleep", lambda seconds, _: waits.append(seconds))
     monkeypatch.setattr("random.uniform", lambda _, most: most)
-    acts = [error("429 Busy", "slow down", f"Retry-After: {said}") for said in ("-5", "Thu, 01 Jan 1970 00:00:00 GMT")]
-    with server(*acts, GOOD) as made, solver_at(made.url, retries=2) as solver:
+    said = ("-5", "Thu, 01 Jan 1970 00:00:00 GMT", "soon", "Thu, 01 Jan 99999 00:00:00 GMT", "nan", "0")
+    acts = [error("429 Busy", "slow down", f"Retry-After: {value}") for value in said]
+    with server(*acts, GOOD) as made, solver_at(made.url, retries=len(acts), timeout_s=60) as solver:
         solver.solve(ASKED, max_tokens=10)
-    assert waits == [1.0, 2.0]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 0.0]
 
 
 def test_retries_are_bounded() -> None:
@@ -93,8 +96,9 @@ def test_the_waits_before_a_retry_are_spread_over_all_of_their_time() -> None:
 
 
 def test_a_wait_that_is_not_begun_is_told() -> None:
-    again = error("503 Service Unavailable", "busy", "Retry-After: 3600")
-    assert "asks to wait for 3600 s" in failure(again, kind=SolverReply, retries=5)
+    for asked in ("3600", email.utils.formatdate(time.time() + 3600, usegmt=True)):
+        again = error("503 Service Unavailable", "busy", f"Retry-After: {asked}")
+        assert re.search(r"asks to wait for (3600|359\d) s", failure(again, kind=SolverReply, retries=5))
 
 
 def test_a_call_that_was_given_up_leaves_no_thread_and_no_connection() -> None:
@@ -115,13 +119,39 @@ def test_a_call_that_was_given_up_leaves_no_thread_and_no_connection() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "edgedc-call"]
 
 
-def test_what_a_client_did_wrong_is_not_retried_and_has_a_mend() -> None:
-    line = failure(error("401 Unauthorized", f"bad key {KEY}"), kind=SolverReply, retries=2)
-    assert "EDGEDC_API_KEY" in line
-    assert "bad key ***" in line
-    assert "this key may not use the model" in failure(error("403 Forbidden", "no"), kind=SolverReply, retries=2)
-    assert "--solver-model" in failure(error("404 Not Found", "no such model"), kind=SolverReply, retries=2)
-    assert "new address" in failure(http("307 Moved", "text/html", b"", "Location: /x"), kind=SolverReply)
+KEYLESS = "set EDGEDC_API_KEY or OPENAI_API_KEY to a key of this server"
+NOT_MINE = "this key may not use the model: check the key and --solver-model"
+NOT_HERE = "check --solver-model, and that --solver-url ends where /chat/completions begins (often in /v1)"
+MOVED = "the server has moved: give its new address with --solver-url"
+
+
+@pytest.mark.parametrize(
+    ("act", "line"),
+    [
+        (error("401 Unauthorized", f"bad key {KEY}"), f"401 Unauthorized: {KEYLESS} (it says: bad key ***)"),
+        (http("401 Unauthorized", "text/plain", b""), f"401 Unauthorized: {KEYLESS}"),
+        (
+            error("403 No", "no"),
+            f"403 No: {NOT_MINE} (it says: no)",
+        ),
+        (http("404 Not Found", "text/html", b"\n <html>nothing here</html>"), f"404 Not Found: {NOT_HERE}"),
+        (http("307 Moved", "text/html", b"", "Location: /x"), f"307 Moved: {MOVED}"),
+        *(
+            (http("418", kind, body), f"418 (it says: {said})" if said else "418")
+            for kind, body, said in (
+                ("application/json", b'{"detail": "short"}', "short"),
+                ("application/json", b'{"error": "and"}', "and"),
+                ("application/json", b'{"error": {"message": "", "detail": [{"loc": "body"}]}}', '[{"loc": "body"}]'),
+                ("application/json", b'{"object": "error", "message": "stout"}', "stout"),
+                ("application/json", b"[" * 50_000, "[" * 200),
+                ("text/plain", b"this is\r\n  my handle", "this is my handle"),
+                ("text/plain", b"x" * 70_000, ""),
+            )
+        ),
+    ],
+)
+def test_what_a_client_did_wrong_is_not_retried_and_has_a_mend(act: bytes, line: str) -> None:
+    assert failure(act, kind=SolverRefused, retries=2).partition(": ")[2] == line
 
 
 def test_the_servers_message_is_cut_and_made_printable() -> None:
@@ -167,6 +197,22 @@ def test_a_stall_ends() -> None:
     started = time.monotonic()
     assert "--timeout" in failure(stall, kind=SolverTimeout, timeout_s=0.8, retries=3)
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("limits", [{"timeout_s": 2.0}, {"timeout_s": 30.0, "read_s": 0.3}])
+def test_an_attempt_that_stalls_leaves_time_for_another(
+    limits: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default silence may last half of a call's time."""
+
+    def stall(connection: socket.socket) -> None:
+        connection.recv(1)  # returns when the client hangs up
+
+    monkeypatch.setattr("random.uniform", lambda *_: 0.0)
+    started = time.monotonic()
+    with server(stall, GOOD) as made, solver_at(made.url, retries=1, **limits) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.1])

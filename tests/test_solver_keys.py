@@ -4,9 +4,10 @@ import re
 import socket
 import sys
 import traceback
+from contextlib import closing
 
 import pytest
-from wire import ASKED, GOOD, KEY, error, server, solver_at
+from wire import ASKED, GOOD, KEY, error, http, server, solver_at
 
 from edgedc.errors import InputError, SolverReply, SolverUnreachable
 from edgedc.solvers import SIMULATED_MODEL
@@ -27,6 +28,7 @@ from edgedc.solvers.scripted import ScriptedSolver
         "http://[::1/v1",
         "http://a..b/v1",
         f"http://{'a' * 64}.com/v1",
+        "http://x/\x01",
     ],
 )
 def test_a_bad_url_is_the_users_mistake(url: str) -> None:
@@ -36,7 +38,7 @@ def test_a_bad_url_is_the_users_mistake(url: str) -> None:
 
 @pytest.mark.parametrize("key", ["sk-abc\n", "sk abc", "sk-\xe9"])
 def test_a_key_that_cannot_be_sent_is_not_repeated(key: str) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="the server's key") as caught:
         OpenAISolver("m", "http://127.0.0.1:1/v1", key)
     assert "sk" not in str(caught.value)
 
@@ -114,6 +116,46 @@ def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -
         solver.solve(ASKED, max_tokens=10)
         solver.close()
         assert made.requests[0][0].startswith("POST /v1/chat/completions ")
+        assert f"Bearer {KEY}\r\n" in made.requests[0][0]
+
+
+def test_a_server_of_one_s_own_needs_no_key_and_the_first_that_is_named_is_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("EDGEDC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_BASE_URL", " http://third:1/v1\n")
+    for url, mine, meant in (
+        (" http://first:1/v1 ", "http://second:1/v1", "http://first:1/v1"),
+        ("", "http://second:1/v1", "http://second:1/v1"),
+        ("", " ", "http://third:1/v1"),
+    ):
+        monkeypatch.setenv("EDGEDC_BASE_URL", mine)
+        with closing(open_solver("m", url)) as solver:
+            assert solver.url == meant
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with closing(open_solver("m")) as solver:
+        assert solver.url == "https://api.openai.com/v1"
+
+
+def test_a_decomposer_s_errors_name_its_own_variables_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDGEDC_BASE_URL", "OPENAI_BASE_URL", DECOMPOSER_KEY):
+        monkeypatch.delenv(name, raising=False)
+    theirs = {"keys": (DECOMPOSER_KEY,), "flags": ("--decomposer", "--decomposer-url")}
+    with pytest.raises(InputError, match=f"set {DECOMPOSER_KEY}, or give --decomposer-url$"):
+        open_solver("m", **theirs)
+    monkeypatch.setenv(DECOMPOSER_KEY, KEY)
+    for status, said in (
+        ("401 No", f"set {DECOMPOSER_KEY} to a key"),
+        ("404 No", "--decomposer, and that --decomposer-u"),
+    ):
+        with (
+            server(http(status, "text/plain", b"")) as made,
+            closing(open_solver("m", made.url, **theirs)) as solver,
+            pytest.raises(SolverReply, match=said),
+        ):
+            solver.solve(ASKED, max_tokens=10)
         assert f"Bearer {KEY}\r\n" in made.requests[0][0]
 
 

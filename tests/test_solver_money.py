@@ -7,6 +7,7 @@ from wire import ASKED, GOOD, PRICE, WORST, delta, error, server, solver_at, sse
 
 from edgedc.errors import BudgetError, SolverReply
 from edgedc.ledger import Budget
+from edgedc.solvers.openai import most_tokens
 
 
 def test_a_call_that_could_go_over_budget_is_not_made() -> None:
@@ -16,6 +17,12 @@ def test_a_call_that_could_go_over_budget_is_not_made() -> None:
             solver.solve(ASKED, max_tokens=10)
         assert made.requests == []
     assert budget.spent == 0
+
+
+def test_the_worst_case_of_a_call_counts_bytes() -> None:
+    """A tokenizer may make as many of what it does not know: three of each of these characters."""
+    for text, tokens in (("How many?", 9), ("幾つ?", 7), ("\ud800", 3)):
+        assert most_tokens([{"role": "user", "content": text}]) == 256 + 16 + tokens
 
 
 def test_a_budget_is_settled_at_what_the_server_counted() -> None:

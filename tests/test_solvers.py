@@ -107,10 +107,13 @@ def labelled(kind: str, act: bytes, before: bytes = b"") -> bytes:
         http("200 OK", "application/json", WHOLE.replace(b', "finish_reason": "stop"', b"")),
         http("200 OK", "application/json", WHOLE.replace(b'"7"', b'[{"type": "text", "text": "7"}]')),
         http("200 OK", "application/json", b"\xef\xbb\xbf \n" + WHOLE),
+        http("200 OK", "application/json", b'{"id": "' + b"x" * 300_000 + b'", ' + WHOLE[1:]),
         http("200 OK", "text/event-stream", WHOLE),
         http("200 OK", "text/plain; charset=utf-8", WHOLE),
         labelled("application/json", sse(delta(content="7"), delta("stop"), {"choices": [], "usage": USAGE})),
         labelled("text/plain", sse(delta("stop", content="7"), {"usage": USAGE})),
+        sse({"choices": [{"delta": None}]}, delta(content="7"), delta("stop"), {"choices": [], "usage": USAGE}),
+        sse(delta("stop", content="7"), delta("length", content=" more"), {"choices": None, "usage": USAGE}),
         sse(
             delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "Hmm"}]}]),
             delta(content=[{"type": "text", "text": "7"}]),
@@ -158,9 +161,22 @@ def test_usage_that_is_absent_or_nonsense_is_estimated_and_marked(usage: object)
     assert budget.spent == pytest.approx(WORST)
 
 
-def test_a_reply_that_hit_the_limit_says_so() -> None:
-    with server(sse(delta(content="The"), delta("length"), "[DONE]")) as made, solver_at(made.url) as solver:
-        assert solver.solve(ASKED, max_tokens=1).finish_reason == "length"
+@pytest.mark.parametrize(
+    ("act", "text", "reason"),
+    [
+        (sse(delta(content="The"), delta("length"), "[DONE]"), "The", "length"),
+        (http("200 OK", "application/json", WHOLE.replace(b"stop", b"length")), "7", "length"),
+        (
+            http("200 OK", "application/json", b'{"choices": [{"finish_reason": "content_filter"}]}'),
+            "",
+            "content_filter",
+        ),
+    ],
+)
+def test_a_reply_that_did_not_end_by_itself_says_so(act: bytes, text: str, reason: str) -> None:
+    with server(act) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=1)
+    assert (reply.text, reply.finish_reason) == (text, reason)
 
 
 def test_a_seed_of_the_call_goes_before_that_of_the_solver() -> None:
@@ -235,7 +251,10 @@ def test_fields_that_a_server_does_not_take_are_left_out_and_that_is_said() -> N
         last = made.requests[-1][1]
     assert last["max_completion_tokens"] == 10
     assert not {"max_tokens", "temperature", "stream_options"} & set(last)
-    assert any("temperature" in remark for remark in solver.remarks)
+    assert solver.remarks == [
+        f"m at {solver.host} does not take our {name}: its default was used"
+        for name in ("stream_options", "temperature")
+    ]
     assert solver.retried == 0
 
 
@@ -254,8 +273,14 @@ def test_what_a_server_does_not_take_is_known_at_every_temperature_and_a_tempera
     assert [reply.unsupported for reply in (hot, warm, cold)] == [("temperature",), (), ()]
 
 
-def test_a_complaint_that_quotes_a_question_about_seeds_is_none_about_the_seed() -> None:
-    refused = error("400 Bad Request", "against our rules: 'How many seeds are in a kilogram of poppies?'")
+@pytest.mark.parametrize(
+    "refused",
+    [
+        error("400 Bad Request", "against our rules: 'How many seeds are in a kilogram of poppies?'"),
+        error("403 Forbidden", "against our rules: seed"),
+    ],
+)
+def test_what_is_no_complaint_about_the_seed_leaves_it_in(refused: bytes) -> None:
     with server(refused, GOOD) as made, solver_at(made.url, seed=3) as solver:
         with pytest.raises(SolverError, match="against our rules"):
             solver.solve(ASKED, max_tokens=10)
