@@ -17,6 +17,7 @@ _MENDS = {
     403: "this key may not use the model: check the key and {model}",
     404: "check {model}, and that {url} ends where /chat/completions begins (often in /v1)",
     429: "the server's rate limit or the account's quota is reached: wait, or use another key",
+    500: "check {model}; if the server is yours, its log may say why",  # transformers' says so of a model it has not
 }
 
 
@@ -74,7 +75,7 @@ class Failures:
         text = ": ".join(part for part in (f"{status} {response.reason_phrase}".strip(), mend) if part)
         return self._failed(
             SolverReply if passing else SolverRefused,
-            f"{text} (it says: {said})" if said else text,
+            text if said in ("", response.reason_phrase) else f"{text} (it says: {said})",
             retry=passing,
             billed=status >= 500,
             wait=_retry_after(response.headers) if passing else None,

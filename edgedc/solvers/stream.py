@@ -22,6 +22,10 @@ _TELLING = max(map(len, _FIELDS))
 # By content type, whether a body is a stream of events; None: that is told by the body alone.
 _KINDS = {"text/event-stream": True, "application/json": False, "text/plain": None, "": None}
 
+# Servers that fail once a stream is begun can say it in their log alone.
+_CUT = "the stream ended before the reply did; if the server is yours, its log may say why"
+_LEFT = "the stream ended with no finish_reason; some servers drop a call as the next one comes: ask one at a time"
+
 _MOST_TOKENS = 10**9  # no reply has as many, and money is counted in floats
 
 
@@ -41,10 +45,7 @@ class Reply:
 
 
 class BrokenOff(ValueError):
-    """The stream has ended, and the reply had not."""
-
-    def __str__(self) -> str:
-        return "the stream ended before the reply did"
+    """The stream has ended, and the reply had not. Another attempt may go well."""
 
 
 def opening(chunks: Iterator[bytes]) -> bytes:
@@ -88,8 +89,8 @@ def read_stream(chunks: Iterable[bytes], speech: Speech, whole: Callable[[Reply]
         if not reply.finish_reason:
             raise
     if not reply.finish_reason:
-        # A server that says that it is done would say so again.
-        raise ValueError("the stream ended, and the reply has no finish_reason") if done else BrokenOff
+        # llama-cpp-python's server says so to whom it leaves for another's call.
+        raise BrokenOff(_LEFT if done else _CUT)
     return reply
 
 
@@ -178,7 +179,7 @@ def _events(chunks: Iterable[bytes]) -> Iterator[str]:
         yield from (_data(line) for line in lines if line.startswith(b"data:"))
     if (line := b"".join(rest)).startswith(b"data:"):
         if not line.rstrip().endswith((b"}", b"[DONE]")):
-            raise BrokenOff
+            raise BrokenOff(_CUT)
         yield _data(line)
 
 

@@ -1,0 +1,68 @@
+"""Replies as servers in use sent them, shortened by ids and tokens: what edgedc makes of them, and says."""
+
+import pytest
+from wire import ASKED, PRICE, WORST, failure, server, solver_at
+
+from edgedc.errors import SolverReply
+from edgedc.ledger import Budget
+from edgedc.usage import Usage
+
+
+def streamed(*pieces: str, more: str = "") -> bytes:
+    """As uvicorn and cpp-httplib send a stream: each piece a chunk; the last one ends it."""
+    head = f"HTTP/1.1 200 OK\r\nserver: uvicorn\r\n{more}content-type: text/event-stream; charset=utf-8\r\n"
+    chunks = "".join(f"{len(piece.encode()):x}\r\n{piece}\r\n" for piece in (*pieces, ""))
+    return f"{head}Transfer-Encoding: chunked\r\n\r\n{chunks}".encode()
+
+
+def llama_cpp_python(delta: str, reason: str = "null") -> str:
+    """A chunk of llama_cpp.server (llama-cpp-python 0.3.36)."""
+    choice = f'{{"index": 0, "delta": {delta}, "logprobs": null, "finish_reason": {reason}}}'
+    about = '"id": "chatcmpl-c9491efc", "model": "box", "created": 1795997663, "object": "chat.completion.chunk"'
+    return f'data: {{{about}, "choices": [{choice}]}}\n\n'
+
+
+ROLE, DONE = llama_cpp_python('{"role": "assistant"}'), "data: [DONE]\n\n"
+DROPPED = streamed(ROLE, DONE)  # another call has come, for which it leaves this one
+TOO_LONG = streamed()  # a prompt that does not fit; its log alone says so
+UNCOUNTED = streamed(ROLE, llama_cpp_python('{"content": "1. How many?"}'), llama_cpp_python("{}", '"stop"'), DONE)
+
+
+def test_a_call_that_was_dropped_for_another_is_made_again_and_paid_for_twice_at_most() -> None:
+    budget = Budget(1.0, PRICE)
+    with server(DROPPED, UNCOUNTED) as made, solver_at(made.url, retries=1, budget=budget) as solver:
+        reply = solver.solve(ASKED, max_tokens=10)
+    assert (reply.text, reply.finish_reason, reply.usage.source) == ("1. How many?", "stop", "estimate")
+    assert (solver.retried, solver.retried_doubtful) == (1, 1)
+    assert budget.spent == pytest.approx(2 * WORST)
+
+
+def test_a_server_that_drops_calls_or_fails_unsaid_is_told_of() -> None:
+    assert "ask one at a time" in failure(DROPPED, kind=SolverReply)
+    assert "its log may say why" in failure(TOO_LONG, kind=SolverReply)
+
+
+# transformers 5.24: usage beside the finish_reason, no [DONE]; of a model that it has not it says no more than this
+ABOUT = '"created":1795998276,"model":"student","object":"chat.completion.chunk","system_fingerprint":""'
+TRANSFORMERS = streamed(
+    f'data: {{"id":"6c6ad444","choices":[{{"delta":{{"role":"assistant"}},"index":0}}],{ABOUT}}}\n\n',
+    f'data: {{"id":"6c6ad444","choices":[{{"delta":{{"content":"7"}},"index":0}}],{ABOUT}}}\n\n',
+    f'data: {{"id":"6c6ad444","choices":[{{"delta":{{}},"index":0,"finish_reason":"length"}}],{ABOUT},'
+    '"usage":{"completion_tokens":1,"prompt_tokens":19,"total_tokens":20}}\n\n',
+    more="x-request-id: 6c6ad444\r\n",
+)
+NO_MODEL = (
+    b"HTTP/1.1 500 Internal Server Error\r\nserver: uvicorn\r\ncontent-length: 21\r\n"
+    b"content-type: text/plain; charset=utf-8\r\n\r\nInternal Server Error"
+)
+
+
+def test_a_usage_beside_the_last_piece_is_the_servers_own() -> None:
+    with server(TRANSFORMERS) as made, solver_at(made.url) as solver:
+        reply = solver.solve(ASKED, max_tokens=1)
+    assert (reply.text, reply.finish_reason, reply.usage) == ("7", "length", Usage(19, 1, 0, "server"))
+
+
+def test_a_server_that_fails_without_a_word_is_not_quoted() -> None:
+    said = failure(NO_MODEL, kind=SolverReply)
+    assert said.endswith("500 Internal Server Error: check --solver-model; if the server is yours, its log may say why")
