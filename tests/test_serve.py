@@ -274,6 +274,27 @@ def test_unknown_paths_and_methods_are_errors_in_openais_form(refusing: Running)
         assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/completions", "/v1/embeddings", "/chat/completions"])
+def test_a_client_that_speaks_another_protocol_is_told_which_there_is(refusing: Running, path: str) -> None:
+    """The newest clients of OpenAI's and Vercel's take /responses unless told otherwise."""
+    reply = httpx.post(refusing.url.removesuffix("/v1") + path, json={"model": "edgedc", "input": "How many?"})
+    assert reply.status_code == 404
+    assert reply.json()["error"]["message"].endswith(
+        f"POST {path}: Not Found; here is POST /v1/chat/completions: set the client to chat completions, its base URL "
+        "ending in /v1"
+    )
+
+
+def test_fields_that_come_together_are_refused_together(refusing: Running) -> None:
+    """LangChain and Instructor send tool_choice with tools; without it the tools would be refused next."""
+    asked = {"model": "edgedc", "messages": [{"role": "user", "content": "How many?"}]}
+    asked |= {"tool_choice": "required", "stop": None, "tools": [{"type": "function", "function": {"name": "f"}}]}
+    error = httpx.post(refusing.url + "/chat/completions", json=asked).json()["error"]
+    assert error["param"] == "tool_choice"
+    assert error["message"].startswith("tool_choice: is not supported here")
+    assert error["message"].endswith("leave it out; tools too")
+
+
 def test_with_a_key_only_who_has_it_is_served() -> None:
     key = "key-of-this-server"
     with paired(key=key) as running:

@@ -157,6 +157,8 @@ async def _on_refused(_: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path[:100]}: {error.detail}"
+    if error.status_code == 404:  # some clients use another of OpenAI's protocols unless told otherwise
+        what += "; here is POST /v1/chat/completions: set the client to chat completions, its base URL ending in /v1"
     return error_response(Refused(error.status_code, what))
 
 

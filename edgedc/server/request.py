@@ -35,6 +35,7 @@ _READ = (
     *("model", "messages", "stream", "stream_options"),
     *("max_tokens", "max_completion_tokens", "temperature", "seed"),
 )
+_NOT_HERE = "is not supported here, or not with this value: leave it out"
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def read_request(body: bytes) -> ChatRequest:
     if not isinstance(given, dict):
         raise Refused(400, "the body is not a JSON object")
     fields = {name: value for name, value in given.items() if value is not None}
-    for name, value in fields.items():
-        if name not in (*_READ, *_LABELS) and value not in _NEUTRAL.get(name, ()):
-            raise _unsupported(name[:60])
+    unknown = [n[:60] for n, v in fields.items() if n not in (*_READ, *_LABELS) and v not in _NEUTRAL.get(n, ())]
+    if unknown:  # they come in pairs, as tools and tool_choice
+        raise _unsupported(unknown[0], f"{_NOT_HERE}; {', '.join(unknown[1:5])} too" if unknown[1:] else "")
     model = fields.get("model")
     if not isinstance(model, str):
         raise _wrong("model", "must be the name of a model: GET /v1/models lists them")
@@ -198,5 +199,5 @@ def _wrong(param: str, what: str) -> Refused:
 
 
 def _unsupported(param: str, why: str = "") -> Refused:
-    what = why or "is not supported here, or not with this value: leave it out"
+    what = why or _NOT_HERE
     return Refused(400, f"{param}: {what}", param=param, code="unsupported_parameter")
