@@ -1,5 +1,6 @@
 """The simulated solver over its real socket: it speaks the protocol, says what it is, and decomposition pays."""
 
+import json
 import socket
 
 import httpx
@@ -160,6 +161,32 @@ def test_a_bad_request_gets_an_error_and_the_server_goes_on(content: bytes, stat
         assert reply.status_code == status
         assert reply.json()["error"]["message"]
         assert client.post(f"{url}/chat/completions", json=CHAT).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("n", 2), ("stop", ["\n"]), ("logprobs", True), ("response_format", {"type": "json_object"})),
+        *(("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required")),
+    ],
+)
+def test_what_its_text_cannot_be_is_refused_by_name(field: str, value: object) -> None:
+    neutral = {"n": 1, "stop": None, "logprobs": False, "response_format": {"type": "text"}, "tools": [], "top_p": 0.9}
+    with simulated_server(KNOWN[:1], timing=AT_ONCE) as url, httpx.Client(trust_env=False) as client:
+        reply = client.post(f"{url}/chat/completions", json=CHAT | {field: value})
+        assert client.post(f"{url}/chat/completions", json=CHAT | neutral).status_code == 200
+    assert reply.status_code == 400
+    assert f": {field} " in reply.json()["error"]["message"]
+
+
+def test_other_clients_find_what_they_look_for() -> None:
+    with simulated_server(KNOWN[:1], timing=AT_ONCE) as url, httpx.Client(trust_env=False) as client:
+        stream = client.post(f"{url}/chat/completions", json=CHAT | {"stream": True}).text
+        listed = client.get(f"{url}/models").json()["data"]
+        assert client.get(f"{url}/models/{MODEL}").json() == listed[0]
+        assert "/v1/chat/completions" in client.post(f"{url}/responses", json={}).json()["error"]["message"]
+    first = json.loads(stream.splitlines()[0].removeprefix("data: "))
+    assert first["choices"][0]["delta"]["role"] == "assistant"  # OpenAI's client for JavaScript fails without
 
 
 @pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000])

@@ -17,6 +17,8 @@ from edgedc.flags import flag
 from edgedc.generation import Message
 from edgedc.solvers import SIMULATED
 
+# Fields that ask for another kind of reply than text. How a text is sampled is another matter, as here it is made up.
+_NOT_TEXT = ("tools", "tool_choice", "functions", "function_call", "response_format", "logprobs", "audio", "stop")
 _LONGEST_REQUEST = 2**20
 _LINGERS_FOR, _LINGERS_S = 64 * 2**20, 5.0  # bytes and seconds that a refused client may still send
 
@@ -87,8 +89,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def do_GET(self) -> None:
-        if self.path != "/v1/models":
-            return self._error(404, f"no such path: {self.path}")
         entry = {
             "id": self.server.model,
             "object": "model",
@@ -96,7 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
             "owned_by": "edgedc",
             "simulated": self.server.simulated,
         }
-        return self._json(200, {"object": "list", "data": [entry]})
+        if self.path == "/v1/models":
+            return self._json(200, {"object": "list", "data": [entry]})
+        if self.path == f"/v1/models/{self.server.model}":
+            return self._json(200, entry)
+        return self._nowhere()
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
@@ -107,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._linger()
         body = self.rfile.read(int(length))
         if self.path != "/v1/chat/completions":
-            return self._error(404, f"no such path: {self.path}")
+            return self._nowhere()
         try:
             request = _checked(json.loads(body))
         except (ValueError, RecursionError) as error:
@@ -131,6 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
             choice = {"index": 0, "message": message, "finish_reason": reason}
             return self._json(200, self._envelope("chat.completion", [choice]) | {"usage": usage})
         self._head(200, "text/event-stream", "Transfer-Encoding", "chunked")
+        # OpenAI's own client for JavaScript fails without a role.
+        self._event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
         for number, token in enumerate(kept):
             time.sleep(self.server.timing.per_token_s if number else 0)
             self._event([{"index": 0, "delta": {"content": token}, "finish_reason": None}])
@@ -149,6 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def _nowhere(self) -> None:
+        self._error(404, f"no such path: {self.path}; there are /v1/chat/completions and /v1/models")
 
     def _error(self, status: int, message: str) -> None:
         self._json(status, {"error": {"message": message, "type": "invalid_request_error"}})
@@ -189,6 +198,11 @@ def _checked(request: Any) -> dict[str, Any]:
                 raise ValueError("each message needs a role and a content of text")
         case _:
             raise ValueError("it needs a model and messages")
+    for field in _NOT_TEXT:
+        if request.get(field) not in (None, False, [], "none", "auto", {"type": "text"}):
+            raise ValueError(f"{field} is not supported here: leave it out")
+    if request.get("n") not in (None, 1):
+        raise ValueError("n must be 1")
     for field in ("max_tokens", "max_completion_tokens"):
         limit = request.get(field)
         if limit is not None and not (isinstance(limit, int) and limit >= 1):
