@@ -1,6 +1,10 @@
 """Replies as servers in use sent them, shortened by ids and tokens: what edgedc makes of them, and says."""
 
+import json
+from pathlib import Path
+
 import pytest
+from conftest import Run
 from wire import ASKED, PRICE, WORST, failure, server, solver_at
 
 from edgedc.errors import SolverReply
@@ -40,6 +44,37 @@ def test_a_call_that_was_dropped_for_another_is_made_again_and_paid_for_twice_at
 def test_a_server_that_drops_calls_or_fails_unsaid_is_told_of() -> None:
     assert "ask one at a time" in failure(DROPPED, kind=SolverReply)
     assert "its log may say why" in failure(TOO_LONG, kind=SolverReply)
+
+
+@pytest.fixture
+def priced(alone: Path, edgedc: Run) -> Run:
+    """Runs edgedc with a price for the model m."""
+    prices = alone.parent / "prices.json"
+    prices.write_text(json.dumps({"m": {"input_cost_per_token": 1e-6, "output_cost_per_token": 1e-5}}))
+    return lambda *args: edgedc(*args, "--prices", str(prices), "--max-cost", "1")
+
+
+def test_an_answer_that_nobody_counted_is_booked_at_its_worst_and_not_said_to_have_failed(priced: Run) -> None:
+    with server(UNCOUNTED) as made:
+        code, _, said = priced("ask", "--mode", "cot", "--solver-model", "m", "--solver-url", made.url, "How many?")
+    assert code == 0
+    assert "(estimated)" in said
+    assert "with what failed or was not counted (price of m" in said
+
+
+def test_rows_that_nobody_counted_and_draws_that_are_all_the_same_are_told_of(priced: Run) -> None:
+    """As where a server takes no temperature: transformers', for a model whose own settings do not sample."""
+    task = ("--limit", "4", "--draws", "2", "--temperature", "0.7", "--concurrency", "1")
+    with server(*[UNCOUNTED] * 8) as made:
+        code, _, said = priced("teach", "--teacher", "m", "--teacher-url", made.url, *task, "rows.jsonl")
+    assert code == 0
+    assert "8 rows without a count of tokens, so that the most they may cost is counted" in said
+    assert "the draws of each question are all the same: the server may take no temperature" in said
+    solver = ("--solver-model", "m", "--concurrency", "1", "--solver-url")
+    with server(*[UNCOUNTED] * 8) as made:
+        code, shown, _ = priced("screen", *solver, made.url, "rows.jsonl", "screened.jsonl")
+    assert code == 0
+    assert "without a count of tokens, so that the most they may cost is counted: 8\n" in shown
 
 
 # transformers 5.24: usage beside the finish_reason, no [DONE]; of a model that it has not it says no more than this

@@ -223,7 +223,8 @@ def test_of_rows_that_are_there_memory_holds_only_what_is_counted(tmp_path):
         ("No decomposition", "ok", "not_needed"),
         ("1. a?\n2. b?\n" + "x" * 2000, "truncated", "unparsed"),
         (Generation("1. a?", Usage(9, 3), 0.1, 0.2, "abort"), "truncated", "unparsed"),  # its server gave up
-        ("", "refused", "unparsed"),
+        ("", "empty", "unparsed"),
+        (Generation("", Usage(9, 3), 0.1, 0.2, "content_filter"), "refused", "unparsed"),
         ("1. a?\n2. b?\n3. c?\n4. d?\n5. e?\n6. f?", "over_cap", "decomposed"),
     ],
 )

@@ -112,5 +112,5 @@ def _money(row: Row, solver: Remote) -> str:
     priced = f" (price of {solver.price.model}, {solver.price.date})" if solver.price else ""
     booked = row["booked_usd"]
     beside = booked is not None and booked > row["cost_usd"] + 1e-12
-    doubt = f", at most ${booked:.6f} with what failed" if beside else ""
+    doubt = f", at most ${booked:.6f} with what failed or was not counted" if beside else ""
     return f"${row['cost_usd']:.6f}{doubt}{priced}"

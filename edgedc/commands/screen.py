@@ -68,6 +68,8 @@ def _notes(made: Any, price: Any) -> list[str]:
         lines.append(f"empty replies of the solver, which do not pass: {made.empty}")
     if made.foreign:
         lines.append(f"rows of another solver, setting or input, not counted here: {made.foreign}")
+    if made.uncounted and made.spent:
+        lines.append(f"without a count of tokens, so that the most they may cost is counted: {made.uncounted}")
     if made.unsupported:
         lines.append(f"the server does not take our {' and '.join(sorted(made.unsupported))}: its default was used")
     if made.simulated:

@@ -105,8 +105,10 @@ def _outcome(decomposition: Decomposition, reply: Generation | None, cap: int | 
     """One word for counting; only `ok` is trained on."""
     if reply and reply.finish_reason in CUT:
         return "truncated"
-    if reply and (reply.finish_reason in REFUSALS or not reply.text.strip()):
+    if reply and reply.finish_reason in REFUSALS:
         return "refused"
+    if reply and not reply.text.strip():  # what stands before a server may make an empty reply of one that failed
+        return "empty"
     if decomposition.status == "unparsed":
         return "unparsable"
     return "over_cap" if decomposition.exceeds(cap) else "ok"

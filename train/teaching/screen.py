@@ -58,7 +58,7 @@ class Screened:
     `undrawn` without any usable draw. `by_draw` (from 1) and `by_subquestions` (0: none are needed) are the shares of
     tried draws that passed; a draw is tried only where the ones before it did not pass. `unusable` counts draws by
     outcome, `foreign` the file's rows of another solver, setting or input. `error` is the last failure of this run,
-    and `empty` tried draws of which the solver said nothing.
+    `empty` tried draws of which the solver said nothing, and `uncounted` those of which its server counted no tokens.
     """
 
     passed: int = 0
@@ -74,6 +74,7 @@ class Screened:
     simulated: bool = False
     unsupported: set[str] = field(default_factory=set)
     empty: int = 0
+    uncounted: int = 0
 
     @property
     def questions(self) -> int:
@@ -97,6 +98,7 @@ class _Gist(NamedTuple):
     simulated: bool
     unsupported: tuple[str, ...]
     empty: bool
+    uncounted: bool
 
 
 def find_job(settings: ScreenSettings) -> Trials:
@@ -131,7 +133,8 @@ def screen(
 
     def gist(row: Row) -> _Gist:
         counted = row["verdict"], row.get("draw", 0), len(row["subquestions"])
-        return _Gist(*counted, row["simulated"], tuple(row["unsupported"]), not row["solution"].strip())
+        said, uncounted = row["solution"].strip(), row["usage"]["source"] == "estimate"
+        return _Gist(*counted, row["simulated"], tuple(row["unsupported"]), not said, uncounted)
 
     with (
         Rows(out, "screen", gist, asked=job.name, price=job.price) as rows,
@@ -242,6 +245,7 @@ def _screened(
         error=next(reversed(failed.values()), None),
         simulated=any(row.simulated for row in tried),
         empty=sum(row.empty for row in tried),
+        uncounted=sum(row.uncounted for row in tried),
         unsupported={name for row in tried for name in row.unsupported},
     )
 

@@ -21,6 +21,7 @@ from ..calls.spending import Spending
 from .draws import Draw, draw_of
 from .teachers import GoldTeacher, RemoteTeacher, Teacher
 
+_NO_ACCIDENT = 4  # draws that say the same as one before
 SYNC_S = 1.0  # of rows that cost nothing, a loss of power may take so many seconds
 
 
@@ -76,6 +77,9 @@ class _Gist(NamedTuple):
     outcome: str
     unsupported: tuple[str, ...]
     simulated: bool
+    question: int  # hashes, of which two that collide do no harm
+    reply: int
+    uncounted: bool
 
 
 @dataclass
@@ -83,7 +87,8 @@ class Taught:
     """What the file holds of what was asked for: draws by outcome, and how many are missing because calls failed.
 
     `spent` is what the file has cost, and `lost` the part of it for calls that gave no row, at their worst; in US
-    dollars. `error` is the last failure. `unsupported`: settings that the server did not take.
+    dollars. `error` is the last failure. `unsupported`: settings that the server did not take. `uncounted` replies came
+    without the server's count of their tokens.
     """
 
     outcomes: Counter[str]
@@ -93,12 +98,24 @@ class Taught:
     error: EdgedcError | None = None
     unsupported: set[str] = field(default_factory=set)
     simulated: bool = False
+    uncounted: int = 0
+    _questions: set[int] = field(default_factory=set)
+    _replies: set[int] = field(default_factory=set)
+
+    @property
+    def all_alike(self) -> bool:
+        """Whether each question has got the same reply in all its draws, where that is no accident."""
+        asked, replies = len(self._questions), len(self._replies)
+        return replies == asked and self.outcomes.total() - asked >= _NO_ACCIDENT
 
     def add(self, gist: _Gist) -> None:
         self.outcomes[gist.outcome] += 1
         self.missing -= 1
         self.unsupported.update(gist.unsupported)
         self.simulated = self.simulated or gist.simulated
+        self.uncounted += gist.uncounted
+        self._questions.add(gist.question)
+        self._replies.add(gist.reply)
 
 
 def teach(
@@ -120,7 +137,10 @@ def teach(
     """
 
     def gist(row: Row) -> _Gist:
-        return _Gist(row["outcome"], tuple(row["unsupported"]), row["simulated"])
+        question, usage = row["id"], row["usage"]
+        uncounted = usage is not None and usage["source"] == "estimate"
+        said = hash((question, row["raw"]))
+        return _Gist(row["outcome"], tuple(row["unsupported"]), row["simulated"], hash(question), said, uncounted)
 
     sync_s = 0.0 if isinstance(teacher, RemoteTeacher) else SYNC_S
     with (
