@@ -81,13 +81,21 @@ def _beyond(made: Decomposition) -> str:
     return f"a subquestion of {longest} characters, more than the {LONGEST} that are taken" if longest > LONGEST else ""
 
 
+def cut_at(generation: Generation, max_tokens: int) -> str:
+    """How a reply ended that the model did not end: at the limit that it was given, or at one of its server's."""
+    written = generation.usage.output_tokens
+    if generation.usage.source == "server" and written < max_tokens:
+        return f"was cut at {counted(written, 'token')}, before the {max_tokens} it may have: its context may be full"
+    return f"was cut at {counted(max_tokens, 'token')}"
+
+
 def remark(decomposer: Decomposer, decomposition: Decomposition, generation: Generation) -> str:
     """What a reader should know about a decomposition, in a line; "" when all is well.
 
     Subquestions beyond the cap are kept and pointed out here, never cut.
     """
     if generation.finish_reason == "length":
-        return f"the decomposition was cut at {counted(decomposer.max_tokens, 'token')}"
+        return f"the decomposition {cut_at(generation, decomposer.max_tokens)}"
     if generation.finish_reason in CUT:
         return f"the decomposition is not whole: its server ended it as {generation.finish_reason!r}"
     if decomposition.status == "unparsed":

@@ -7,13 +7,12 @@ from functools import partial
 from typing import get_args
 
 from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, begun_from, failed_stage, in_order, with_call
-from edgedc.decomposer import CUT, REFUSALS, Decomposer, Generate, Where, decompose, read_reply, remark
+from edgedc.decomposer import CUT, REFUSALS, Decomposer, Generate, Where, cut_at, decompose, read_reply, remark
 from edgedc.decomposition import Decomposition, fill, prerequisites
 from edgedc.errors import InputError, SolverError, SolverRefused
 from edgedc.generation import Generation, Message, Solver
 from edgedc.prompts import MAX_TOKENS_SOLVE, final_answer, solve_messages, step_messages
 from edgedc.steps import run_steps
-from edgedc.words import counted
 
 __all__ = [
     "ASKED",
@@ -226,7 +225,7 @@ def _remarks(begun: Begun, max_tokens: int) -> list[str]:
         if stage.name == "decompose":
             continue
         if reason == "length":
-            notes.append(f"the solver's reply ({stage.name}) was cut at {counted(max_tokens, 'token')}")
+            notes.append(f"the solver's reply ({stage.name}) {cut_at(stage.generation, max_tokens)}")
         elif reason in REFUSALS:
             notes.append(f"the solver would not answer ({stage.name}: {reason})")
         elif reason not in ("stop", FAILED):

@@ -7,8 +7,10 @@ import pytest
 from conftest import Run
 from wire import ASKED, PRICE, WORST, failure, server, solver_at
 
+from edgedc.decomposer import Decomposer
 from edgedc.errors import SolverReply
 from edgedc.ledger import Budget
+from edgedc.pipeline import answer
 from edgedc.usage import Usage
 
 
@@ -101,3 +103,25 @@ def test_a_usage_beside_the_last_piece_is_the_servers_own() -> None:
 def test_a_server_that_fails_without_a_word_is_not_quoted() -> None:
     said = failure(NO_MODEL, kind=SolverReply)
     assert said.endswith("500 Internal Server Error: check --solver-model; if the server is yours, its log may say why")
+
+
+# llama-server (the llama.cpp in llama-cpp-python 0.3.36) with 512 tokens of context for a prompt of 506
+FULL = streamed(
+    'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}\n\n'
+    'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":" many does"}}],"model":"box"}\n\n',
+    'data: {"choices":[{"finish_reason":"length","index":0,"delta":{}}],"model":"box"}\n\n'
+    'data: {"choices":[],"model":"box","usage":{"completion_tokens":6,"prompt_tokens":506,"total_tokens":512,'
+    '"prompt_tokens_details":{"cached_tokens":462}},"timings":{"cache_n":462,"prompt_n":44,"prompt_ms":12.573}}\n\n',
+    DONE,
+)
+
+
+def test_a_reply_that_a_full_context_cut_is_not_said_to_be_as_long_as_it_may_be() -> None:
+    with server(FULL, FULL) as made, solver_at(made.url) as solver:
+        elsewhere = Decomposer("m", "remote", solver.solve, "instruct-1", max_tokens=256)
+        result = answer("How many?", mode="static", solver=solver, decomposer=elsewhere, max_tokens=600)
+    assert result.notes == (
+        "the decomposition was cut at 6 tokens, before the 256 it may have: its context may be full",
+        "there is no decomposition: asked in mode cot instead of static",
+        "the solver's reply (solve) was cut at 6 tokens, before the 600 it may have: its context may be full",
+    )
