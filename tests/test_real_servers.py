@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run
-from wire import ASKED, PRICE, WORST, failure, server, solver_at
+from wire import ASKED, PRICE, WORST, error, failure, server, solver_at
 
 from edgedc.decomposer import Decomposer
 from edgedc.errors import SolverReply
@@ -100,7 +100,9 @@ def test_a_usage_beside_the_last_piece_is_the_servers_own() -> None:
     assert (reply.text, reply.finish_reason, reply.usage) == ("7", "length", Usage(19, 1, 0, "server"))
 
 
-def test_a_server_that_fails_without_a_word_is_not_quoted() -> None:
+def test_a_server_that_fails_is_quoted_or_without_a_word_its_log_pointed_to() -> None:
+    litellm = "litellm.InternalServerError: InternalServerError: OpenAIException - Connection error."
+    assert failure(error("500 Internal Server Error", litellm), kind=SolverReply).endswith(f" (it says: {litellm})")
     said = failure(NO_MODEL, kind=SolverReply)
     assert said.endswith("500 Internal Server Error: check --solver-model; if the server is yours, its log may say why")
 

@@ -17,8 +17,8 @@ _MENDS = {
     403: "this key may not use the model: check the key and {model}",
     404: "check {model}, and that {url} ends where /chat/completions begins (often in /v1)",
     429: "the server's rate limit or the account's quota is reached: wait, or use another key",
-    500: "check {model}; if the server is yours, its log may say why",  # transformers' says so of a model it has not
 }
+_UNSAID = "check {model}; if the server is yours, its log may say why"  # transformers' has no words for a wrong model
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ class Failures:
         status = response.status_code
         passing = status in _PASSING or status >= 500
         keys = " or ".join(self.names.keys)
-        mend = _MENDS.get(status, "").format(model=self.names.model, url=self.names.url, keys=keys)
+        said = "" if said == response.reason_phrase else said
+        unsaid = _UNSAID if status == 500 and not said else ""
+        mend = _MENDS.get(status, unsaid).format(model=self.names.model, url=self.names.url, keys=keys)
         if response.is_redirect:
             mend = f"the server has moved: give its new address with {self.names.url}"
         text = ": ".join(part for part in (f"{status} {response.reason_phrase}".strip(), mend) if part)
         return self._failed(
             SolverReply if passing else SolverRefused,
-            text if said in ("", response.reason_phrase) else f"{text} (it says: {said})",
+            f"{text} (it says: {said})" if said else text,
             retry=passing,
             billed=status >= 500,
             wait=_retry_after(response.headers) if passing else None,
