@@ -102,7 +102,8 @@ def test_a_usage_beside_the_last_piece_is_the_servers_own() -> None:
 
 def test_a_server_that_fails_is_quoted_or_without_a_word_its_log_pointed_to() -> None:
     litellm = "litellm.InternalServerError: InternalServerError: OpenAIException - Connection error."
-    assert failure(error("500 Internal Server Error", litellm), kind=SolverReply).endswith(f" (it says: {litellm})")
+    explained = failure(error("500 Internal Server Error", litellm), kind=SolverReply)
+    assert explained.endswith(f"500 Internal Server Error (it says: {litellm})")
     said = failure(NO_MODEL, kind=SolverReply)
     assert said.endswith("500 Internal Server Error: check --solver-model; if the server is yours, its log may say why")
 
