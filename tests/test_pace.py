@@ -57,7 +57,7 @@ def test_a_server_that_says_wait_holds_all_back():
 def test_what_a_pace_lets_a_call_wait_is_not_of_its_time():
     busy = error("503 Busy", "later", "Retry-After: 0")
     pace = Pace(requests_per_minute=100)
-    with server(busy, GOOD) as made, solver_at(made.url, retries=1, timeout_s=0.55, pace=pace) as solver:
+    with server(busy, GOOD) as made, solver_at(made.url, retries=1, timeout_s=0.55, read_s=0.5, pace=pace) as solver:
         assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
 
 

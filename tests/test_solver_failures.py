@@ -166,15 +166,18 @@ def test_the_servers_message_is_cut_and_made_printable() -> None:
         (http("200 OK", "text/html", b'{"choices": [{"message": {"content": "7"}}]}'), SolverReply, "text/html"),
         (http("200 OK", "text/plain", b"Log in"), SolverReply, "text/plain"),
         (http("200 OK", "application/json", b'{"choices": [{"index": 0}]}'), SolverReply, "no message"),
+        (http("200 OK", "application/json", b'{"choices": [{"message": "7"}]}'), SolverReply, "holds no message"),
         (http("200 OK", "application/octet-stream", b"\0\1"), SolverReply, "application/octet-stream"),
         (http("200 OK", "application/json", b"\0\1", "Content-Encoding: br"), SolverReply, "answers in the coding br"),
         (http("200 OK", "application/json", b'{"choices": [{"mess'), SolverReply, "not JSON"),
         (http("200 OK", "application/json", b"[" * 100_000), SolverReply, "not JSON"),
         (http("200 OK", "application/json", b'{"choices": []}'), SolverReply, "no choices"),
-        (sse('{"choices": [{"de'), SolverReply, "not JSON"),
-        (sse("[1, 2]"), SolverReply, "not a JSON object"),
+        (sse('{"choices": [{"de'), SolverReply, """not JSON: '{"choices": [{"de'"""),
+        (sse("[1, 2]"), SolverReply, "not a JSON object: '[1, 2]'"),
         (sse({"choices": {"a": 1}}), SolverReply, "choices"),
         (sse(delta(content=["7"])), SolverReply, "not text"),
+        (sse(delta(reasoning=["7"])), SolverReply, "not text"),
+        (sse(delta(refusal=["7"])), SolverReply, "not text"),
         (sse({"error": {"message": "overloaded"}}), SolverReply, "overloaded"),
         (sse(delta(content="The ans")), SolverReply, "ended before"),
         (sse(delta(content="The ans"), "[DONE]"), SolverReply, "no finish_reason"),
@@ -241,6 +244,7 @@ def test_a_reply_that_lacks_nothing_but_its_usage_is_not_waited_for_long() -> No
     with server(keep) as made, solver_at(made.url, timeout_s=60) as solver:
         reply = solver.solve(ASKED, max_tokens=10)
     assert (reply.text, reply.usage.source) == ("The answer is: 7", "estimate")
+    assert reply.total_s < 0.9  # until the last token
     assert time.monotonic() - started < 20
 
 
@@ -261,6 +265,25 @@ def test_nothing_is_heard_once_a_call_has_ended() -> None:
         with pytest.raises(SolverTimeout):
             solver.solve(ASKED, max_tokens=10, on_text=slow)
         assert not at_work
+
+
+def test_a_listener_hears_of_silence_and_may_end_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgedc.solvers.endpoint._LAST_WORDS_S", 0.05)
+    heard: list[str] = []
+
+    def listen(piece: str) -> None:
+        heard.append(piece)
+        if len(heard) == 3:
+            raise KeyError("gone")
+
+    def silent(connection: socket.socket) -> None:
+        connection.recv(1)  # returns when the client hangs up
+
+    started = time.monotonic()
+    with server(silent) as made, solver_at(made.url) as solver, pytest.raises(KeyError, match="gone"):
+        solver.solve(ASKED, max_tokens=10, on_text=listen)
+    assert heard == ["", "", ""]
+    assert 3 * 0.05 <= time.monotonic() - started < 3
 
 
 def test_who_may_not_send_ends_the_call() -> None:

@@ -67,6 +67,21 @@ def test_what_the_environment_has_wrong_is_one_line_before_anything_is_asked(
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_proxy_of_the_environment_s_does_not_get_what_is_meant_for_this_machine(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with solver_at(f"http://{host}:1/v1") as solver, pytest.raises(SolverUnreachable, match="cannot be reached"):
+            solver.solve(ASKED, max_tokens=10)
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
 def test_a_password_in_the_url_is_never_shown() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -133,6 +148,9 @@ def test_a_server_of_one_s_own_needs_no_key_and_the_first_that_is_named_is_meant
         monkeypatch.setenv("EDGEDC_BASE_URL", mine)
         with closing(open_solver("m", url)) as solver:
             assert solver.url == meant
+    with server(GOOD) as made, closing(open_solver("m", made.url)) as solver:
+        solver.solve(ASKED, max_tokens=10)
+        assert "Authorization" not in made.requests[0][0]
     monkeypatch.setenv("OPENAI_BASE_URL", "")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with closing(open_solver("m")) as solver:

@@ -17,7 +17,7 @@ from edgedc.errors import SolverError
 from edgedc.ledger import Budget
 from edgedc.solvers import SIMULATED
 from edgedc.solvers.openai import open_solver
-from edgedc.solvers.speech import Speech
+from edgedc.solvers.speech import Hushed, Speech
 from edgedc.usage import Usage
 
 
@@ -31,7 +31,8 @@ def test_a_reply_has_text_and_measurements() -> None:
     assert reply.first_token_s is not None
     assert 0 < reply.first_token_s <= reply.total_s
     assert reply.bytes_sent == len(json.dumps(body).encode())
-    assert f"Authorization: Bearer {KEY}" in head
+    for line in (f"Authorization: Bearer {KEY}", "Content-Type: application/json", "Accept-Encoding: identity"):
+        assert f"\r\n{line}\r\n" in head
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("m", 10, 0.0)
     assert not solver.simulated
 
@@ -95,6 +96,8 @@ def test_a_server_that_does_not_stream_is_understood() -> None:
 
 WHOLE = json.dumps({"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}], "usage": USAGE}).encode()
 
+WHOLE_EVENT = WHOLE.replace(b'"message"', b'"delta"')
+
 
 def labelled(kind: str, act: bytes, before: bytes = b"") -> bytes:
     return http("200 OK", kind, before + act.partition(b"\r\n\r\n")[2])
@@ -112,6 +115,7 @@ def labelled(kind: str, act: bytes, before: bytes = b"") -> bytes:
         http("200 OK", "text/plain; charset=utf-8", WHOLE),
         labelled("application/json", sse(delta(content="7"), delta("stop"), {"choices": [], "usage": USAGE})),
         labelled("text/plain", sse(delta("stop", content="7"), {"usage": USAGE})),
+        http("200 OK", "text/event-stream", b'data: {"choices": [], "usage": null}\n\ndata: ' + WHOLE_EVENT),
         sse({"choices": [{"delta": None}]}, delta(content="7"), delta("stop"), {"choices": [], "usage": USAGE}),
         sse(delta("stop", content="7"), delta("length", content=" more"), {"choices": None, "usage": USAGE}),
         sse(
@@ -161,16 +165,15 @@ def test_usage_that_is_absent_or_nonsense_is_estimated_and_marked(usage: object)
     assert budget.spent == pytest.approx(WORST)
 
 
+FILTERED = b'{"choices": [{"finish_reason": "content_filter"}]}'
+
+
 @pytest.mark.parametrize(
     ("act", "text", "reason"),
     [
         (sse(delta(content="The"), delta("length"), "[DONE]"), "The", "length"),
         (http("200 OK", "application/json", WHOLE.replace(b"stop", b"length")), "7", "length"),
-        (
-            http("200 OK", "application/json", b'{"choices": [{"finish_reason": "content_filter"}]}'),
-            "",
-            "content_filter",
-        ),
+        (http("200 OK", "application/json", FILTERED), "", "content_filter"),
     ],
 )
 def test_a_reply_that_did_not_end_by_itself_says_so(act: bytes, text: str, reason: str) -> None:
@@ -184,6 +187,25 @@ def test_a_seed_of_the_call_goes_before_that_of_the_solver() -> None:
         solver.solve(ASKED, max_tokens=10)
         solver.solve(ASKED, max_tokens=10, seed=0)
     assert [(body["seed"], body["temperature"]) for _, body in made.requests] == [(3, 0.7), (0, 0.7)]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_server_that_counts_no_tokens_of_no_text_has_counted(streamed: bool) -> None:
+    usage = {"prompt_tokens": 20, "completion_tokens": 0}
+    whole = json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}], "usage": usage}).encode()
+    act = sse(delta("stop"), {"choices": [], "usage": usage}) if streamed else http("200 OK", "application/json", whole)
+    budget = Budget(1.0, PRICE)
+    with server(act) as made, solver_at(made.url, budget=budget) as solver:
+        assert solver.solve(ASKED, max_tokens=10).usage == Usage(20, 0, source="server")
+    assert budget.spent == pytest.approx(20 * PRICE.input)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_bytes_that_are_no_text_do_not_lose_the_rest(streamed: bool) -> None:
+    whole = http("200 OK", "application/json", WHOLE.replace(b'"7"', b'"7?"'))
+    act = sse(delta("stop", content="7?")) if streamed else whole
+    with server(act.replace(b"7?", b"7\xff")) as made, solver_at(made.url) as solver:
+        assert solver.solve(ASKED, max_tokens=10).text == "7\ufffd"
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -222,6 +244,16 @@ def test_however_a_text_is_cut_whole_characters_are_heard_and_never_the_key(text
         speech.add("".join(units[start:end]))
     whole = speech.end()
     assert "".join(heard) == whole == text.replace("!", "***")
+
+
+def test_nothing_is_said_to_one_who_has_gone() -> None:
+    heard: list[str] = []
+    speech = Speech(heard.append, [])
+    speech.add("The answer")
+    speech.hush()
+    with pytest.raises(Hushed):
+        speech.add(" is: 7")
+    assert heard == ["The answer"]
 
 
 def test_pieces_are_heard_as_they_come() -> None:

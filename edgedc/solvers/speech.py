@@ -32,11 +32,9 @@ class Speech:
 
     def add(self, piece: str) -> None:
         """Raises Hushed."""
-        if not piece:
-            return
         text, half = _halved(self._held + piece)
         text = without(self._secrets, text)
-        keep = "" if half else _begun(self._secrets, text)
+        keep = _begun(self._secrets, text)
         self._held = keep + half
         self._say(text.removesuffix(keep))
 
