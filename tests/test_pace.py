@@ -66,3 +66,10 @@ def test_what_a_reply_does_not_use_is_given_back_to_the_pace():
     with server(GOOD, GOOD) as made, solver_at(made.url, pace=pace) as solver:
         solver.solve(ASKED, max_tokens=2000)  # and 25 are used
         assert seconds(pace.wait, 0) < 1
+
+
+def test_a_wait_that_a_server_asks_one_call_for_is_every_call_s(monkeypatch):
+    monkeypatch.setattr("edgedc.solvers.openai._sleep", lambda *_: None)  # as if another call came meanwhile
+    again = error("429 Busy", "later", "Retry-After: 0.3")
+    with server(again, GOOD) as made, solver_at(made.url, retries=1, pace=Pace()) as solver:
+        assert seconds(lambda: solver.solve(ASKED, max_tokens=10)) >= 0.3

@@ -49,6 +49,14 @@ def test_a_reply_that_breaks_off_is_asked_for_again(head: bytes, size: int) -> N
         assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
 
 
+def test_a_reply_that_breaks_off_before_anything_was_heard_is_asked_for_again() -> None:
+    heard: list[str] = []
+    begun = UNMEASURED + sse(delta(content="", role="assistant"), delta(reasoning="Hmm")).partition(b"\r\n\r\n")[2]
+    with server(begun, GOOD) as made, solver_at(made.url, retries=1) as solver:
+        solver.solve(ASKED, max_tokens=10, on_text=heard.append)
+    assert "".join(heard) == "The answer is: 7"
+
+
 def test_the_wait_that_a_server_asks_for_is_kept() -> None:
     with (
         server(error("429 Too Many", "later", "Retry-After: 1"), GOOD) as made,
@@ -168,6 +176,7 @@ def test_the_servers_message_is_cut_and_made_printable() -> None:
         (http("200 OK", "application/json", b'{"choices": [{"index": 0}]}'), SolverReply, "no message"),
         (http("200 OK", "application/json", b'{"choices": [{"message": "7"}]}'), SolverReply, "holds no message"),
         (http("200 OK", "application/octet-stream", b"\0\1"), SolverReply, "application/octet-stream"),
+        (http("200 OK", "", b"\0\1"), SolverReply, "answers with no content type"),
         (http("200 OK", "application/json", b"\0\1", "Content-Encoding: br"), SolverReply, "answers in the coding br"),
         (http("200 OK", "application/json", b'{"choices": [{"mess'), SolverReply, "not JSON"),
         (http("200 OK", "application/json", b"[" * 100_000), SolverReply, "not JSON"),
@@ -176,6 +185,7 @@ def test_the_servers_message_is_cut_and_made_printable() -> None:
         (sse("[1, 2]"), SolverReply, "not a JSON object: '[1, 2]'"),
         (sse({"choices": {"a": 1}}), SolverReply, "choices"),
         (sse(delta(content=["7"])), SolverReply, "not text"),
+        (sse(delta(content=[{"type": "text", "text": 7}])), SolverReply, "not text"),
         (sse(delta(reasoning=["7"])), SolverReply, "not text"),
         (sse(delta(refusal=["7"])), SolverReply, "not text"),
         (sse({"error": {"message": "overloaded"}}), SolverReply, "overloaded"),
@@ -435,3 +445,47 @@ def test_what_was_given_up_before_it_was_sent_is_never_sent() -> None:
         line.client.close()
     assert heard == []
     assert made.requests == []
+
+
+def test_a_cut_that_comes_too_late_is_not_the_next_call_s() -> None:
+    with server(GOOD) as made, solver_at(made.url) as solver:
+        lines = solver._endpoint._lines
+        line = lines.take()
+        turn = line.turn
+        lines.give_back(line)  # for the next call, just before the last one is given up
+        line.cut(turn)
+        assert lines.take() is line
+        lines.give_back(line)
+        assert solver.solve(ASKED, max_tokens=10).text == "The answer is: 7"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kind", "line"),
+    [
+        ([], SolverUnreachable, "cannot be reached (the relay has closed the connection)"),
+        ([b"no route", b" to it\n"], SolverUnreachable, "cannot be reached (no route to it)"),
+        (None, SolverTimeout, "no connection within 0.3 s"),
+    ],
+)
+def test_a_relay_that_does_not_reach_the_server_says_why(
+    pieces: list[bytes] | None, kind: type[SolverError], line: str
+) -> None:
+    budget = Budget(1.0, PRICE)
+    with socket.create_server(("127.0.0.1", 0)) as relay:
+
+        def say() -> None:
+            with relay.accept()[0] as end:
+                for piece in pieces or ():
+                    end.sendall(piece)
+                    time.sleep(0.05)
+                if pieces is None:
+                    end.recv(1)  # returns when the client hangs up
+
+        threading.Thread(target=say, daemon=True).start()
+        via = f"127.0.0.1:{relay.getsockname()[1]}"
+        with (
+            solver_at("http://solver.example/v1", via=via, connect_s=0.3, budget=budget) as solver,
+            pytest.raises(kind, match=re.escape(f"solver.example: {line}: check --solver-url")) as caught,
+        ):
+            solver.solve(ASKED, max_tokens=10)
+    assert (caught.value.doubtful, caught.value.bytes_sent, budget.spent) == (0, 0, 0)

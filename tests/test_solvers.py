@@ -233,7 +233,11 @@ def test_a_word_that_servers_without_keys_are_given_may_be_said(monkeypatch: pyt
         solver.close()
 
 
-@given(st.text(), st.data())
+# Random text alone would hardly ever be cut within a key.
+TEXTS = st.lists(st.sampled_from(["!", KEY[:1], KEY[:9], "é", "🥚"]) | st.text(max_size=3)).map("".join)
+
+
+@given(TEXTS, st.data())
 def test_however_a_text_is_cut_whole_characters_are_heard_and_never_the_key(text: str, data: st.DataObject) -> None:
     said = text.replace("!", KEY).encode("utf-16-le", "surrogatepass")
     units = [said[k : k + 2].decode("utf-16-le", "surrogatepass") for k in range(0, len(said), 2)]
@@ -244,6 +248,14 @@ def test_however_a_text_is_cut_whole_characters_are_heard_and_never_the_key(text
         speech.add("".join(units[start:end]))
     whole = speech.end()
     assert "".join(heard) == whole == text.replace("!", "***")
+
+
+def test_half_a_character_that_stays_alone_is_said_to_be_missing() -> None:
+    heard: list[str] = []
+    speech = Speech(heard.append, [KEY])
+    for piece in ("an \ud83e", "egg\udd5a", "\ud83e"):
+        speech.add(piece)
+    assert speech.end() == "".join(heard) == "an \ufffdegg\ufffd\ufffd"
 
 
 def test_nothing_is_said_to_one_who_has_gone() -> None:

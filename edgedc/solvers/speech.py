@@ -40,7 +40,6 @@ class Speech:
 
     def end(self) -> str:
         text, half = _halved(self._held)
-        self._held = ""
         self._say(text + "\ufffd" * len(half))
         return "".join(self._said)
 
@@ -66,7 +65,7 @@ class Speech:
                     try:
                         self._on_text(text)
                     except BaseException as error:
-                        self.trouble, self._hushed = error, True
+                        self.trouble = error
                         raise Hushed from None
 
 
