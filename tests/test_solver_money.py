@@ -1,5 +1,8 @@
 """What calls of the OpenAI client cost, and that a ceiling holds."""
 
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -31,6 +34,17 @@ def test_a_budget_is_settled_at_what_the_server_counted() -> None:
         reply = solver.solve(ASKED, max_tokens=10)
     assert budget.spent == pytest.approx(PRICE.cost(reply.usage))
     assert budget.reserved == pytest.approx(0)
+
+
+def test_calls_at_the_same_time_wait_for_the_money_that_others_hold() -> None:
+    def slowly(connection: socket.socket) -> None:
+        time.sleep(0.1)
+        connection.sendall(GOOD)
+
+    budget = Budget(1.5 * WORST, PRICE)
+    with server(slowly, GOOD) as made, solver_at(made.url, budget=budget) as solver, ThreadPoolExecutor(2) as pool:
+        replies = list(pool.map(lambda _: solver.solve(ASKED, max_tokens=10), range(2)))
+    assert [reply.text for reply in replies] == ["The answer is: 7"] * 2
 
 
 def test_calls_of_unknown_cost_are_booked_at_their_worst() -> None:

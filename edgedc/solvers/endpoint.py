@@ -42,14 +42,13 @@ class _Progress:
     Only the outcome wakes whoever waits for it: the rest is looked at now and then.
     """
 
-    on_sending: OnSending | None
+    on_sending: OnSending
     outcome: SimpleQueue[Reply | Failed | BaseException] = field(default_factory=SimpleQueue)
     sent: bool = False
     whole: Reply | None = None
 
     def sending(self) -> None:
-        if self.on_sending:
-            self.on_sending()
+        self.on_sending()
         self.sent = True
 
     def is_whole(self, reply: Reply) -> None:
@@ -109,9 +108,7 @@ class Endpoint:
     def close(self) -> None:
         self._lines.close()
 
-    def attempt(
-        self, body: bytes, deadline: float, on_text: OnText | None = None, on_sending: OnSending | None = None
-    ) -> Reply | Failed:
+    def attempt(self, body: bytes, deadline: float, on_text: OnText | None, on_sending: OnSending) -> Reply | Failed:
         """One request, until `deadline` of time.monotonic. Raises what `on_text` and `on_sending` raise.
 
         A reply that is whole but wrong would be as wrong again, and is not to be retried; nor is one of which something
