@@ -33,11 +33,11 @@ from edgedc.bench.quality_tables import shown
 from edgedc.bench.table import table
 from edgedc.bundle import read_manifest, write_manifest
 from edgedc.catalogue import find_model
+from edgedc.decomposer import Decomposer, decompose
 from edgedc.decomposition import Decomposition, decomposition_of, parse
 from edgedc.files import read_rows, sha256_of
 from edgedc.generation import Generation
 from edgedc.machine import cpu_model
-from edgedc.pipeline import Decomposer, decompose
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 from edgedc.tasks import Selection, gsm8k, microworld, strategyqa
 from edgedc.workshop import workshop

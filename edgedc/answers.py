@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgedc.decomposer import Where, read_reply
 from edgedc.decomposition import Decomposition
@@ -14,6 +14,8 @@ from edgedc.usage import Usage, total_usage
 
 Mode = Literal["single-stage", "cot", "static", "interactive"]  # what can happen
 Asked = Literal["auto", "single-stage", "cot", "static", "interactive"]  # what can be asked for
+MODES: tuple[Mode, ...] = get_args(Mode)
+ASKED: tuple[Asked, ...] = get_args(Asked)
 
 # finish_reason of a call that came to nothing
 FAILED = "failed"

@@ -4,39 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import get_args
 
-from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, begun_from, failed_stage, in_order, with_call
-from edgedc.decomposer import CUT, REFUSALS, Decomposer, Generate, Where, cut_at, decompose, read_reply, remark
+from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, failed_stage, in_order, with_call
+from edgedc.decomposer import CUT, REFUSALS, Decomposer, Where, cut_at, decompose, remark
 from edgedc.decomposition import Decomposition, fill, prerequisites
 from edgedc.errors import InputError, SolverError, SolverRefused
 from edgedc.generation import Generation, Message, Solver
 from edgedc.prompts import MAX_TOKENS_SOLVE, final_answer, solve_messages, step_messages
 from edgedc.steps import run_steps
-
-__all__ = [
-    "ASKED",
-    "CUT",
-    "FAILED",
-    "MODES",
-    "REFUSALS",
-    "Answer",
-    "Asked",
-    "Begun",
-    "Decomposer",
-    "Generate",
-    "Mode",
-    "Stage",
-    "Where",
-    "answer",
-    "begun_from",
-    "decompose",
-    "read_reply",
-    "remark",
-]
-
-MODES: tuple[Mode, ...] = get_args(Mode)
-ASKED: tuple[Asked, ...] = get_args(Asked)
 
 # Hears (stage, piece of text) as replies come. Never two at a time, from any thread; steps that are asked at the same
 # time come mixed. What it raises ends the answer.

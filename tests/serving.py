@@ -15,8 +15,8 @@ from pathlib import Path
 from openai import OpenAI
 
 from edgedc.backends.greedy import one_by_one
+from edgedc.decomposer import Decomposer
 from edgedc.generation import Generation, Message
-from edgedc.pipeline import Decomposer
 from edgedc.prices import Price
 from edgedc.server.app import make_app
 from edgedc.server.metrics import Metrics

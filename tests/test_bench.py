@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from edgedc.answers import Stage
 from edgedc.backends.scripted import ScriptedBackend
 from edgedc.bench.changes import read_bench
 from edgedc.bench.cost import CostSettings
@@ -19,12 +20,12 @@ from edgedc.bench.pair_tables import answers, show
 from edgedc.bench.systems import BASELINES, System, remote_system
 from edgedc.cli import cli
 from edgedc.commands.bench.report import write_report
+from edgedc.decomposer import Decomposer, Where
 from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import BudgetError, ContextError, InputError, SolverReply, SolverTimeout
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message
 from edgedc.ledger import Budget
-from edgedc.pipeline import Decomposer, Stage, Where
 from edgedc.prices import Price
 from edgedc.solvers.loopback import Timing, serve
 from edgedc.solvers.openai import OPENAI, OpenAISolver

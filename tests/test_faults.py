@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from faulty import FAULTS, TWO, Faulty, faulty
 
+from edgedc.answers import ASKED, FAILED, Answer, Asked
 from edgedc.backends.scripted import ScriptedBackend
+from edgedc.decomposer import Decomposer
 from edgedc.errors import EdgedcError, SolverRefused, SolverTimeout, SolverUnreachable
 from edgedc.ledger import Budget
-from edgedc.pipeline import ASKED, FAILED, Answer, Asked, Decomposer, answer
+from edgedc.pipeline import answer
 from edgedc.prices import Price
 from edgedc.solvers.breaker import FAILURES, Breaker
 from edgedc.solvers.openai import OpenAISolver

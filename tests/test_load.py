@@ -24,11 +24,11 @@ from edgedc.bench.pair_tables import show
 from edgedc.bench.percentiles import percentiles
 from edgedc.bench.systems import System
 from edgedc.cli import cli
+from edgedc.decomposer import Decomposer
 from edgedc.errors import InputError, SolverReply
 from edgedc.files import read_rows
 from edgedc.generation import Generation, Message, OnText
 from edgedc.ledger import Budget
-from edgedc.pipeline import Decomposer
 from edgedc.server.together import together
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.openai import OpenAISolver, most_tokens

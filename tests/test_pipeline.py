@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from edgedc.answers import FAILED
+from edgedc.answers import FAILED, Answer, Asked, Begun, Mode, Stage, begun_from
+from edgedc.decomposer import Decomposer, Where, decompose, remark
 from edgedc.decomposition import LONGEST, MOST
 from edgedc.errors import BudgetError, InputError, SolverError, SolverRefused, SolverTimeout, SolverUnreachable
 from edgedc.generation import Generation, Message, OnText
-from edgedc.pipeline import Answer, Asked, Begun, Decomposer, Mode, Stage, Where, answer, begun_from, decompose, remark
+from edgedc.pipeline import answer
 from edgedc.prices import Price
 from edgedc.solvers.scripted import ScriptedSolver
 from edgedc.usage import Usage

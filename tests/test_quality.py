@@ -16,11 +16,11 @@ from edgedc.bench.quality_tables import graded
 from edgedc.bench.recorded import check, is_right, read_recordings, scores_in
 from edgedc.bench.sources import file_system, gold_system, read_said, remembered
 from edgedc.bench.systems import BASELINES, System
+from edgedc.decomposer import Decomposer
 from edgedc.decomposition import Decomposition, decomposition_of
 from edgedc.errors import InputError, SolverRefused, SolverUnreachable
 from edgedc.files import RowWriter
 from edgedc.generation import Generation
-from edgedc.pipeline import Decomposer
 from edgedc.prices import Price
 from edgedc.prompts import decompose_messages
 from edgedc.solvers.scripted import ScriptedSolver

@@ -6,9 +6,11 @@ import socket
 import httpx
 import pytest
 
+from edgedc.answers import MODES, Mode
+from edgedc.decomposer import Decomposer
 from edgedc.decomposition import parse
 from edgedc.errors import InputError
-from edgedc.pipeline import MODES, Decomposer, Mode, answer
+from edgedc.pipeline import answer
 from edgedc.prompts import decompose_messages
 from edgedc.solvers.loopback import Timing
 from edgedc.solvers.openai import OpenAISolver

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgedc.answers import Asked
 from edgedc.backends import ModelBackend, choose, open_choice
 from edgedc.bench.evaluation import Answering, evaluate
 from edgedc.bench.quality import score_decomposition
@@ -18,7 +19,6 @@ from edgedc.decomposition import decomposition_of
 from edgedc.errors import EdgedcError
 from edgedc.files import Row, RowWriter
 from edgedc.generation import Generation, Message, OnText
-from edgedc.pipeline import Asked
 from edgedc.tasks import Example, find_task, load_examples
 from edgedc.tasks.microworld import problems
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from edgedc import __version__
+from edgedc.answers import Answer, Begun, Stage, begun_from
 from edgedc.bench.systems import MAX_FAILURES, System
+from edgedc.decomposer import Decomposer, decompose, remark
 from edgedc.decomposition import Decomposition
 from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, SolverRefused
 from edgedc.files import Row, RowWriter, key_of
 from edgedc.generation import Generation, Solver
-from edgedc.pipeline import Answer, Begun, Decomposer, Stage, answer, begun_from, decompose, remark
+from edgedc.pipeline import answer
 from edgedc.prices import Price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example, Task

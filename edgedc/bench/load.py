@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 from edgedc.bench.metrics import Record
 from edgedc.bench.percentiles import Percentiles, percentiles
+from edgedc.decomposer import Generate
 from edgedc.errors import InputError
 from edgedc.flags import flag
 from edgedc.generation import Generation
-from edgedc.pipeline import Generate
 
 # In an open loop each question under way has a thread; what comes when all are taken waits, and its wait counts.
 MOST_AT_ONCE = 256

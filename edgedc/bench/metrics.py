@@ -16,9 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgedc.answers import FAILED, Stage
 from edgedc.bench.percentiles import P90_NEEDS
 from edgedc.bench.quality import wilson_interval
-from edgedc.pipeline import FAILED, Stage, Where
+from edgedc.decomposer import Where
 from edgedc.prices import Price
 from edgedc.typed import typed
 from edgedc.usage import Source, Usage, total_usage

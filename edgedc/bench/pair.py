@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedc import __version__
+from edgedc.answers import Answer, Stage
 from edgedc.bench.load import Limits, Load, Served, Turn, served, spread
 from edgedc.bench.metrics import Record, Summary, call_of, record_from, summarise
 from edgedc.bench.network import Network
@@ -20,7 +21,7 @@ from edgedc.errors import ContextError, EdgedcError, InputError, SolverError
 from edgedc.files import RowWriter, key_of, read_object, read_rows, write_text
 from edgedc.generation import Solver
 from edgedc.machine import Machine, this_machine
-from edgedc.pipeline import Answer, Stage, answer
+from edgedc.pipeline import answer
 from edgedc.prices import Price
 from edgedc.prompts import MAX_TOKENS_SOLVE
 from edgedc.tasks import Example

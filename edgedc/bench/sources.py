@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgedc.answers import Mode
 from edgedc.bench.systems import System
+from edgedc.decomposer import Decomposer, Generate
 from edgedc.decomposition import decomposition_of, render
 from edgedc.errors import InputError
 from edgedc.files import Row, key_of, numbered_rows, sha256_of
 from edgedc.generation import Generation, Message, OnText
-from edgedc.pipeline import Decomposer, Generate, Mode
 from edgedc.prompts import MAX_SUBQUESTIONS, Style, decompose_messages
 from edgedc.tasks import Example
 from edgedc.usage import Usage

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from edgedc.answers import Asked
+from edgedc.decomposer import Decomposer
 from edgedc.generation import Solver
-from edgedc.pipeline import Asked, Decomposer
 from edgedc.prices import Price
 
 # a solver that fails this often in a row is down, not unlucky

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from edgedc.answers import Answer, Stage
 from edgedc.commands._paid import Job, Remote
 from edgedc.decomposition import decomposition_of, render
 from edgedc.files import Row
-from edgedc.pipeline import Answer, Stage
 from edgedc.prices import Price
 from edgedc.words import counted
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from edgedc.commands._local import Local, Settings, choose_local
 from edgedc.commands._paid import Job, Paying, Remote
+from edgedc.decomposer import Decomposer
 from edgedc.ledger import Budget
-from edgedc.pipeline import Decomposer
 from edgedc.solvers.breaker import Breaker
 from edgedc.solvers.openai import check_server, decomposer_keys, host_of, open_solver
 from edgedc.spending import Spending
@@ -30,20 +30,19 @@ class Desk:
         return self._spending.spent if self._spending else None
 
     def solver(self, model: str, url: str, price_as: str = "") -> Remote:
-        if (model, url, price_as) not in self._remotes:
-            self._remotes[model, url, price_as] = self._open(model, url, price_as)
-        return self._remotes[model, url, price_as]
+        return self._remote(model, url, price_as)
 
     def far_decomposer(self, job: Job) -> Remote | None:
         """The one elsewhere, where the job names one."""
         if not job.decomposer_model:
             return None
-        model, url = job.decomposer_model, job.decomposer_url or job.url
-        if (model, url, job.price_as) not in self._remotes:
-            keys = decomposer_keys(url, job.url)
-            flags = ("--decomposer-model", "--decomposer-url")
-            self._remotes[model, url, job.price_as] = self._open(model, url, job.price_as, keys=keys, flags=flags)
-        return self._remotes[model, url, job.price_as]
+        url, flags = job.decomposer_url or job.url, ("--decomposer-model", "--decomposer-url")
+        return self._remote(job.decomposer_model, url, job.price_as, keys=decomposer_keys(url, job.url), flags=flags)
+
+    def _remote(self, model: str, url: str, price_as: str, **settings: Any) -> Remote:
+        if (model, url, price_as) not in self._remotes:
+            self._remotes[model, url, price_as] = self._open(model, url, price_as, **settings)
+        return self._remotes[model, url, price_as]
 
     def _open(self, model: str, url: str, price_as: str, **settings: Any) -> Remote:
         check_server(model, url, **settings)

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgedc.answers import Answer, Asked, Begun
 from edgedc.backends import Choice, ModelBackend, choose, open_choice
 from edgedc.errors import InputError
 from edgedc.generation import Generation, Message, OnText
-from edgedc.pipeline import Answer, Asked, Begun, OnPiece, OnStage, answer
+from edgedc.pipeline import OnPiece, OnStage, answer
 
 
 def choose_fallback(path: Path) -> Choice:

@@ -2,11 +2,11 @@
 
 import click
 
+from edgedc.answers import Begun, Stage
 from edgedc.commands._answers import text_of
 from edgedc.commands._say import plain, say
 from edgedc.decomposition import render
 from edgedc.files import Row
-from edgedc.pipeline import Begun, Stage
 from edgedc.prompts import final_answer
 
 

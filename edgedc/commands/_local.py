@@ -13,12 +13,12 @@ from edgedc.backends import ENGINES, Choice, ModelBackend, choose, open_choice
 from edgedc.backends.grammar import ListGrammar
 from edgedc.bundle import newest
 from edgedc.catalogue import BOX, find_model
+from edgedc.decomposer import Decomposer, decompose, read_reply, remark
 from edgedc.errors import EdgedcError, InputError
 from edgedc.files import Row, key_of, sha256_of
 from edgedc.generation import Generation, Message, OnText, Request
 from edgedc.machine import MAX_THREADS
 from edgedc.methods import check_decomposes
-from edgedc.pipeline import Decomposer, decompose, read_reply, remark
 from edgedc.prompts import MAX_TOKENS_DECOMPOSE
 
 AUTO = "auto: the bundle's artifact that is fastest on this CPU, measured once. llamacpp-gpu: all of it on the GPU."

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgedc.answers import Answer, Asked, Begun, Stage, begun_from
+from edgedc.decomposer import Decomposer
 from edgedc.decomposition import decomposition_of
 from edgedc.errors import EdgedcError, InputError, SolverError, SolverRefused
 from edgedc.files import Row, key_of
@@ -15,7 +17,7 @@ from edgedc.flags import flag
 from edgedc.generation import Generation, Message, Solver
 from edgedc.home import home
 from edgedc.outbox import Outbox, Question
-from edgedc.pipeline import Answer, Asked, Begun, Decomposer, OnPiece, OnStage, Stage, answer, begun_from
+from edgedc.pipeline import OnPiece, OnStage, answer
 from edgedc.prices import Price, price_for
 from edgedc.prompts import solve_messages, step_messages
 from edgedc.solvers.openai import TIMEOUT_S, OpenAISolver

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from edgedc.answers import Answer, Asked
 from edgedc.backends.greedy import encodable
 from edgedc.commands._answers import repeats, row_of, summary, text_of
 from edgedc.commands._batch import Progress, keyed, open_output
@@ -23,7 +24,6 @@ from edgedc.errors import ContextError, EdgedcError, InputError, SolverError, So
 from edgedc.files import Row, key_of
 from edgedc.flags import flag, flags
 from edgedc.outbox import Outbox
-from edgedc.pipeline import Answer, Asked
 from edgedc.prompts import MAX_TOKENS_SOLVE
 
 

@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 from starlette.responses import Response
 
-from edgedc.pipeline import Stage
+from edgedc.answers import Stage
 from edgedc.server.reply import Outcome
 from edgedc.server.work import Workers
 

@@ -8,22 +8,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Protocol
 
+from edgedc.answers import ASKED, Asked, Begun, Stage
+from edgedc.decomposer import CUT, REFUSALS, Decomposer, decompose, remark
 from edgedc.decomposition import Decomposition
 from edgedc.errors import BudgetError, ContextError, EdgedcError, InputError, SolverError, SolverRefused, SolverTimeout
 from edgedc.files import key_of
 from edgedc.generation import Generation, Message, OnText, Solver
-from edgedc.pipeline import (
-    ASKED,
-    CUT,
-    REFUSALS,
-    Asked,
-    Begun,
-    Decomposer,
-    Stage,
-    answer,
-    decompose,
-    remark,
-)
+from edgedc.pipeline import answer
 from edgedc.prices import Price
 from edgedc.server.metrics import Metrics
 from edgedc.server.reply import GONE, Object, Piece, Refused, Reply

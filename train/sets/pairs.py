@@ -12,26 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgedc.decomposer import CUT, REFUSALS
 from edgedc.decomposition import Decomposition, decomposition_of, render
 from edgedc.errors import InputError
 from edgedc.files import Row, numbered_rows
 from edgedc.generation import Message
-from edgedc.methods import METHODS, Method
-from edgedc.pipeline import CUT, REFUSALS
+from edgedc.methods import Method
 from edgedc.prompts import ANSWER_MARK, Style, decompose_messages, solve_messages
 from edgedc.tasks import Example
-
-__all__ = [
-    "METHODS",
-    "Method",
-    "Pair",
-    "decomposition_in",
-    "kind_of",
-    "read_pairs",
-    "solver_messages",
-    "untaught",
-    "unusable",
-]
 
 Kind = Literal["document", "teach", "screen"]
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from edgedc.decomposer import CUT, REFUSALS, read_reply
 from edgedc.decomposition import Decomposition
 from edgedc.errors import InputError
 from edgedc.files import Row, key_of
 from edgedc.generation import Generation, Message
-from edgedc.pipeline import CUT, REFUSALS, read_reply
 from edgedc.prompts import Style, decompose_messages
 from edgedc.tasks import Example
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from edgedc.decomposer import CUT, REFUSALS
 from edgedc.files import Row, key_of
 from edgedc.generation import Generation, Message
-from edgedc.pipeline import CUT, REFUSALS
 from edgedc.prices import Price
 from edgedc.prompts import final_answer
 from edgedc.tasks import Example, find_task

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from edgedc.answers import Asked
 from edgedc.backends import ENGINES, Choice, Engine, choose
 from edgedc.bench.cost import CostSettings
 from edgedc.bench.load import Limits, Load
@@ -29,7 +30,6 @@ from edgedc.files import check_writable
 from edgedc.flags import flag, flags
 from edgedc.ledger import Budget
 from edgedc.methods import check_decomposes
-from edgedc.pipeline import Asked
 from edgedc.prices import Price, find_price
 from edgedc.server.together import together
 from edgedc.solvers.openai import OpenAISolver, check_server, decomposer_keys, open_solver, server_of

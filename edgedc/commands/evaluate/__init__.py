@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from edgedc.answers import Mode
 from edgedc.bench import quality_tables as show
 from edgedc.bench.evaluation import evaluate, rows_there
 from edgedc.bench.figures import Figures, Graded, figures_of, scores_of
@@ -24,7 +25,6 @@ from edgedc.commands.evaluate.systems import NAMES, Decomposers
 from edgedc.errors import BudgetError, InputError, SolverError
 from edgedc.files import Row, RowWriter
 from edgedc.flags import flags
-from edgedc.pipeline import Mode
 from edgedc.solvers.loopback import Timing
 from edgedc.tasks import Example, Selection, Unseen, find_task, load_examples
 

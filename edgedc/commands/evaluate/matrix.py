@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgedc.answers import Mode
 from edgedc.bench.figures import Graded, grade_of
 from edgedc.bench.matrix import Cell, Matrix, Outcome, SolverEntry, read_matrix, show_matrix
 from edgedc.bench.published import Published, find_published
@@ -18,7 +19,6 @@ from edgedc.commands.evaluate import evaluated, run_in, scorable
 from edgedc.commands.evaluate.systems import Decomposers
 from edgedc.errors import BudgetError, EdgedcError, InputError
 from edgedc.files import RowWriter
-from edgedc.pipeline import Mode
 from edgedc.solvers.loopback import Timing
 from edgedc.tasks import load_examples
 

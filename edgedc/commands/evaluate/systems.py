@@ -5,14 +5,15 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from edgedc.answers import Mode
 from edgedc.bench.published import Cap
 from edgedc.bench.sources import file_system, gold_system, remembered
 from edgedc.bench.systems import BASELINES, System
 from edgedc.catalogue import find_model
 from edgedc.commands._local import Local, Settings, choose_local
 from edgedc.commands._solver import Opened
+from edgedc.decomposer import Decomposer
 from edgedc.errors import InputError
-from edgedc.pipeline import Decomposer, Mode
 from edgedc.prompts import MAX_SUBQUESTIONS
 from edgedc.tasks import Example
 
