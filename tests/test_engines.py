@@ -152,11 +152,6 @@ def test_a_bug_and_a_bad_line_end_the_run_with_their_own_error_once_what_is_in_f
     assert keys(rows) == list(range(6))
 
 
-def test_concurrency_below_one_is_refused_before_anything_is_opened():
-    with pytest.raises(InputError, match="--concurrency 0"):
-        run(Doubling(), range(3), engine="threads", concurrency=0)
-
-
 def test_more_threads_than_the_machine_has_are_refused_in_a_line(monkeypatch):
     start, started = threading.Thread.start, 0
 

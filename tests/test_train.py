@@ -22,6 +22,7 @@ from edgedc.bundle import read_manifest
 from edgedc.cli import cli
 from edgedc.decomposition import decomposition_of, parse, render
 from edgedc.errors import EdgedcError, InputError
+from edgedc.methods import METHODS
 from edgedc.prompts import decompose_messages
 from train.fitting.base import find_base, load_base
 from train.fitting.data import IGNORED, encode
@@ -29,7 +30,7 @@ from train.fitting.packing import packed, padded
 from train.fitting.scratch import make_tokenizer
 from train.fitting.sft import _write_model, train
 from train.merge import merge
-from train.sets.pairs import METHODS, read_pairs
+from train.sets.pairs import read_pairs
 from train.settings import MergeSettings, TrainSettings
 
 QUICK = TrainSettings(from_scratch="nano", vocabulary=512, max_steps=4, batch_size=4, threads=1)

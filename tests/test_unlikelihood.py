@@ -7,10 +7,11 @@ import torch
 from conftest import demonstrations, write_rows
 
 from edgedc.errors import InputError
+from train.fitting.base import load_base
 from train.fitting.data import IGNORED, Encoded, encode
 from train.fitting.packing import completion_loss, packed, padded
 from train.fitting.scratch import make_model, make_tokenizer
-from train.fitting.sft import load_base, train
+from train.fitting.sft import train
 from train.sets.pairs import Pair
 from train.settings import TrainSettings
 

@@ -66,12 +66,6 @@ def run(
 
     The caller writes the rows. It should close the iterator if it leaves it early (`contextlib.closing`).
     """
-    if concurrency < 1:
-        raise InputError(f"--concurrency {concurrency}: must be at least 1")
-    return _run(job, items, engine, concurrency)
-
-
-def _run(job: Job[Item], items: Iterable[Item], engine: Engine, concurrency: int) -> Iterator[Row | Failure[Item]]:
     if engine == "ray":
         from .ray_engine import open_workers  # heavy
     else:

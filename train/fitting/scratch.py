@@ -7,8 +7,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from edgedc.errors import InputError
-
 from ..settings import PRESETS
 
 END_OF_TEXT, USER, ASSISTANT, END = "<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"
@@ -51,8 +49,6 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
 
 def make_model(tokenizer: PreTrainedTokenizerFast, preset: str, seed: int) -> LlamaForCausalLM:
     """Random weights in one of the preset shapes."""
-    if preset not in PRESETS:
-        raise InputError(f"no size preset {preset!r}; there are {', '.join(PRESETS)}")
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -32,7 +32,6 @@ from .base import (
     check_tuning,
     device,
     find_base,
-    load_base,
     make_trainee,
     uses_bf16,
     write_student,
@@ -46,8 +45,6 @@ from .progress import Progress, full_memory_told, memory_peak
 from .scratch import save_folder
 from .trainer import LOG_EVERY, HeldOut, SftTrainer, Watch
 from .validation import held_out
-
-__all__ = ["HISTORY", "Progress", "Trained", "check", "check_untaught", "find_base", "load_base", "train"]
 
 HISTORY = "training.json"
 
