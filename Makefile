@@ -13,7 +13,7 @@ LLAMA_CMAKE ?= -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 DEV = $(shell $(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['dev'])")
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check test-slow test-newest bench-startup bench-export bench-training bench-decoding bench-serving bench-decomposers bench-replication bench-peers base model clean
+.PHONY: help venv demo test check test-slow test-gpu test-newest bench-startup bench-export bench-training bench-decoding bench-serving bench-decomposers bench-replication bench-peers base model clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,10 +45,13 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/mypy
 
 test: check  ## check, then the default tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(INSTALLED)  ## training, and graphs for CUDA, on an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu -rs
 
 test-newest:  ## what training and export do with the newest packages (transformers 5), in a folder of its own
 	test -x build/newest/bin/python || $(PYTHON) -m venv build/newest

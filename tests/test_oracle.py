@@ -65,10 +65,12 @@ MODELS[SPM] = ("llama", "float32", {"bos_token_id": 1, "eos_token_id": 2, "pad_t
 
 # Converts all the models in one process, as importing torch and transformers takes longer than the rest. llama.cpp's
 # converter knows a byte-level tokenizer by the hash of what it makes of one text, which a freshly trained one cannot
-# meet; so it is told the name of the pre-tokenizer. The rest of the vocabulary it reads by itself.
+# meet; so it is told the name of the pre-tokenizer. The rest of the vocabulary it reads by itself, from the file: for
+# Qwen2 transformers 5 would build a tokenizer with tokens of its own.
 DRIVER = """
-import json, sys
+import json, sys, transformers
 sys.path.insert(0, sys.argv[1])
+transformers.AutoTokenizer.from_pretrained = transformers.PreTrainedTokenizerFast.from_pretrained
 import convert_hf_to_gguf
 from conversion.base import TextModel
 TextModel.get_vocab_base_pre = lambda self, tokenizer: "smollm"
@@ -109,8 +111,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         save_file(weights, made[name] / "model.safetensors", metadata={"format": "pt"})
     from transformers import LlamaTokenizerFast
 
-    path = train_sentencepiece(made[SPM])
-    LlamaTokenizerFast(str(path), pad_token="</s>", add_prefix_space=True).save_pretrained(made[SPM])
+    alone = train_sentencepiece(made[SPM]).rename(folder / "tokenizer.model")  # beside a tokenizer.json it is not read
+    LlamaTokenizerFast.from_pretrained(str(folder), pad_token="</s>", add_prefix_space=True).save_pretrained(made[SPM])
+    # As Llama 2's authors wrote it, and transformers until 5.
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    prepend = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, space]}
+    path = made[SPM] / "tokenizer.json"
+    bpe = json.loads(path.read_text("utf-8"))["model"] | {"unk_token": "<unk>"}
+    edit_json(path, normalizer=prepend, pre_tokenizer=None, model=bpe)
+    shutil.copy(alone, made[SPM])
     return made
 
 
@@ -216,7 +225,9 @@ def test_its_output_goes_through_the_gate(llama_cpp: Path, gemma2: Path, tmp_pat
     from transformers import LlamaTokenizerFast
 
     model = Path(shutil.copytree(gemma2, tmp_path / "model"))
-    LlamaTokenizerFast(str(model / "tokenizer.model"), add_prefix_space=False, legacy=False).save_pretrained(model)
+    LlamaTokenizerFast.from_pretrained(
+        str(model), add_prefix_space=False, add_bos_token=True, legacy=False
+    ).save_pretrained(model)
     for name in ("config.json", "generation_config.json"):
         edit_json(model / name, bos_token_id=1, eos_token_id=2)
     order = ("--quantization", "f16", "--llama-cpp", llama_cpp, model, tmp_path / "out")

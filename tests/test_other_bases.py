@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_export import make_model, make_tokenizer
+from test_export import edit_json, make_model, make_tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import AutoModelForCausalLM, FalconH1Config, Gemma3Config, Gemma3ForConditionalGeneration
 
 from edgedc.backends.transformers import TransformersBackend
 from edgedc.errors import InputError
 from export.gguf.quantize import estimate
 from export.gguf.tensors import StoredTensor
+from export.gguf.vocab_spm import prefix_of
 from export.order import Order, check_order
 from train.fitting.base import find_base, load_base, with_adapter
 from train.settings import TrainSettings
@@ -22,6 +24,35 @@ from train.settings import TrainSettings
 IDS = list(range(5, 45))
 SIZES = {"vocab_size": 416, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 3, "bos_token_id": None, "pad_token_id": 0}
+
+
+def like_llama_2(folder: Path) -> Tokenizer:
+    """Give a model a tokenizer of that kind, and a token that its configs alone know of."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    space = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=["▁", "\n"], show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        ["How many legs do two cats have? " * 9, "abcdefghij klmnopqrstuvwxyz 0123456789"], trainer
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    marks = {"content": "<|end|>", "special": True, "normalized": False}
+    marks |= dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
+    edit_json(
+        folder / "tokenizer_config.json",
+        tokenizer_class="LlamaTokenizer",
+        legacy=True,
+        added_tokens_decoder={str(tokenizer.get_vocab_size()): marks},
+        **roles,
+    )
+    return tokenizer
 
 
 def scores(model: torch.nn.Module) -> np.ndarray:
@@ -62,6 +93,25 @@ def test_that_part_in_four_bits_is_prepared_as_any_base(seeing: Path) -> None:
     adapted = with_adapter(part, TrainSettings(lora_rank=2, tuning="qlora"))
     norms = [weight for name, weight in adapted.named_parameters() if "layernorm" in name]
     assert {weight.dtype for weight in norms} == {torch.float32}  # peft's prepare_model_for_kbit_training
+
+
+def test_a_text_is_read_as_tokenizer_json_says(tmp_path: Path) -> None:
+    """transformers 5 builds Llama 2's tokenizer otherwise, and GGUF has no place for what it then wrote."""
+    folder = make_model(tmp_path / "base", "llama")
+    written = like_llama_2(folder)
+    tokenizer, model = load_base(str(folder), dtype=torch.float32)
+    model.save_pretrained(tmp_path / "student")
+    tokenizer.save_pretrained(tmp_path / "student")
+    backends = [TransformersBackend(path, threads=1) for path in (folder, tmp_path / "student")]
+    for text in ("many cats", " many cats", "  two", "</s>cats", "</s> cats", "a</s>\nb<s>  c", "\ncats", ""):
+        ids = written.encode(text, add_special_tokens=False).ids
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == ids, text
+        assert [backend.tokenize(text) for backend in backends] == [ids, ids], text
+        assert backends[0].text_of(ids) == written.decode(ids), text
+    assert {tokenizer.convert_tokens_to_ids("<|end|>")} == {b.tokenize("<|end|>")[0] for b in backends}
+    assert tokenizer.convert_tokens_to_ids("<|end|>") == written.get_vocab_size()
+    path = tmp_path / "student" / "tokenizer.json"
+    assert prefix_of(path, json.loads(path.read_text("utf-8")))  # which GGUF has a place for
 
 
 def test_attention_is_capped_where_the_model_caps_it(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ class TransformersBackend(GreedyBackend):
         self._folder, self._torch = folder, torch
         torch.set_num_threads(threads or min(torch.get_num_threads(), physical_cores()))
         try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._tokenizer = as_its_file_has_it(tokenizer, folder)
             self._model, read = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
@@ -149,6 +150,29 @@ def check_saved_by(folder: Path) -> None:
             f"{folder}: saved by transformers 5, which {installed} reads as another model: run  "
             "pip install 'transformers>=5'"
         )
+
+
+def as_its_file_has_it(tokenizer: Any, folder: Path) -> Any:
+    """A tokenizer that makes of a text what `folder`/tokenizer.json does, which is what runs on the device.
+
+    transformers 5 builds those of some classes anew from the vocabulary alone, and Llama 2's, Vicuna's or TinyLlama's
+    then leave out the space before a text that begins with one. Tokens that only the configs name are added.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    built, written = tokenizer.backend_tokenizer, Tokenizer.from_file(str(path))
+    written.no_truncation()
+    written.no_padding()
+    if built.post_processor is not None:
+        written.post_processor = built.post_processor  # in which the configs have a say: whether BOS is put before
+    for _, token in sorted(built.get_added_tokens_decoder().items()):
+        if written.token_to_id(token.content) is None:
+            (written.add_special_tokens if token.special else written.add_tokens)([token])
+    tokenizer._tokenizer = written
+    return tokenizer
 
 
 def cap_attention(model: Any) -> None:
