@@ -67,7 +67,7 @@ def command(selection: Selection, teachsettings: Any, out: Path) -> None:
     if taught.uncounted and taught.spent:
         rows = counted(taught.uncounted, "row")
         click.echo(f"note: {rows} without a count of tokens, so that the most they may cost is counted", err=True)
-    if teachsettings.temperature and taught.all_alike:
+    if taught.all_alike:
         click.echo("note: the draws of each question are all the same: the server may take no temperature", err=True)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in taught.outcomes.most_common())
     rows = counted(taught.outcomes.total(), "row") + (f": {counts}" if counts else "")

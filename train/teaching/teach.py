@@ -22,6 +22,7 @@ from .draws import Draw, draw_of
 from .teachers import GoldTeacher, RemoteTeacher, Teacher
 
 _NO_ACCIDENT = 4  # draws that say the same as one before
+_WATCHED = 1000  # questions: enough to tell, however many there are
 SYNC_S = 1.0  # of rows that cost nothing, a loss of power may take so many seconds
 
 
@@ -77,9 +78,26 @@ class _Gist(NamedTuple):
     outcome: str
     unsupported: tuple[str, ...]
     simulated: bool
-    question: int  # hashes, of which two that collide do no harm
-    reply: int
     uncounted: bool
+
+
+class _Alike:
+    """Whether each question has got the same reply in all its draws, where that is no accident."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}  # a question's first reply, as a hash
+        self._again = self._otherwise = 0
+
+    def see(self, row: Row) -> None:
+        reply = hash(row["raw"])
+        if row["id"] in self._first:
+            same = self._first[row["id"]] == reply
+            self._again, self._otherwise = self._again + same, self._otherwise + (not same)
+        elif len(self._first) < _WATCHED:
+            self._first[row["id"]] = reply
+
+    def __bool__(self) -> bool:
+        return self._again >= _NO_ACCIDENT and not self._otherwise
 
 
 @dataclass
@@ -88,7 +106,7 @@ class Taught:
 
     `spent` is what the file has cost, and `lost` the part of it for calls that gave no row, at their worst; in US
     dollars. `error` is the last failure. `unsupported`: settings that the server did not take. `uncounted` replies came
-    without the server's count of their tokens.
+    without the server's count of their tokens. `all_alike`: draws at a temperature came out the same.
     """
 
     outcomes: Counter[str]
@@ -99,14 +117,7 @@ class Taught:
     unsupported: set[str] = field(default_factory=set)
     simulated: bool = False
     uncounted: int = 0
-    _questions: set[int] = field(default_factory=set)
-    _replies: set[int] = field(default_factory=set)
-
-    @property
-    def all_alike(self) -> bool:
-        """Whether each question has got the same reply in all its draws, where that is no accident."""
-        asked, replies = len(self._questions), len(self._replies)
-        return replies == asked and self.outcomes.total() - asked >= _NO_ACCIDENT
+    all_alike: bool = False
 
     def add(self, gist: _Gist) -> None:
         self.outcomes[gist.outcome] += 1
@@ -114,8 +125,6 @@ class Taught:
         self.unsupported.update(gist.unsupported)
         self.simulated = self.simulated or gist.simulated
         self.uncounted += gist.uncounted
-        self._questions.add(gist.question)
-        self._replies.add(gist.reply)
 
 
 def teach(
@@ -136,18 +145,21 @@ def teach(
     BudgetError, or the last of many failures.
     """
 
+    alike = _Alike()
+
     def gist(row: Row) -> _Gist:
-        question, usage = row["id"], row["usage"]
-        uncounted = usage is not None and usage["source"] == "estimate"
-        said = hash((question, row["raw"]))
-        return _Gist(row["outcome"], tuple(row["unsupported"]), row["simulated"], hash(question), said, uncounted)
+        alike.see(row)
+        uncounted = row["usage"] is not None and row["usage"]["source"] == "estimate"
+        return _Gist(row["outcome"], tuple(row["unsupported"]), row["simulated"], uncounted)
 
     sync_s = 0.0 if isinstance(teacher, RemoteTeacher) else SYNC_S
     with (
         Rows(out, "teach", gist, asked=teacher.name, price=teacher.price, sync_s=sync_s) as rows,
         Spending(out, rows.gists, rows.cost) as spending,
     ):
-        return _ask(plan(examples, teacher, settings), teacher, settings, rows, spending, announce, report)
+        taught = _ask(plan(examples, teacher, settings), teacher, settings, rows, spending, announce, report)
+        taught.all_alike = settings.temperature > 0 and bool(alike)
+        return taught
 
 
 def _ask(
