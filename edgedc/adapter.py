@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TIED = ("embed_tokens", "lm_head")  # modules that are one tensor where a base's embeddings are tied
 
 
-def hush_bitsandbytes() -> None:
-    """Before peft is imported, which imports it where it is installed: it warns of a kernel that nobody here needs."""
+def hush_peft() -> None:
+    """Before peft is imported. It asks transformers 5.24 by an old name, and imports bitsandbytes where that is
+    installed, which warns of a kernel that nobody here needs."""
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 

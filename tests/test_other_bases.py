@@ -1,6 +1,8 @@
 """Bases that are more than a decoder of text, or decode in another way than most."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +23,7 @@ from export.order import Order, check_order
 from train.fitting.base import find_base, load_base, with_adapter
 from train.settings import TrainSettings
 
+ROOT = Path(__file__).parents[1]
 IDS = list(range(5, 45))
 SIZES = {"vocab_size": 416, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 3, "bos_token_id": None, "pad_token_id": 0}
@@ -112,6 +115,15 @@ def test_a_text_is_read_as_tokenizer_json_says(tmp_path: Path) -> None:
     assert tokenizer.convert_tokens_to_ids("<|end|>") == written.get_vocab_size()
     path = tmp_path / "student" / "tokenizer.json"
     assert prefix_of(path, json.loads(path.read_text("utf-8")))  # which GGUF has a place for
+
+
+def test_nothing_is_said_while_a_model_runs(tmp_path: Path) -> None:
+    """By transformers, of bars and of names that it is about to drop."""
+    folder = make_model(tmp_path / "base", "llama")
+    words = ("-m", "edgedc", "decompose", "--no-grammar", "--max-tokens", "3", "--model", str(folder), "How many?")
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode in (0, 1), done.stderr  # a random model writes no list
+    assert all(line.startswith(("edgedc:", "note:", "backend:")) for line in done.stderr.splitlines()), done.stderr
 
 
 def test_attention_is_capped_where_the_model_caps_it(tmp_path: Path) -> None:

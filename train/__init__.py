@@ -1,3 +1,3 @@
-from edgedc.adapter import hush_bitsandbytes
+from edgedc.adapter import hush_peft
 
-hush_bitsandbytes()
+hush_peft()

@@ -1,11 +1,12 @@
 """Model folders, run by transformers, by default in float32: what exported artifacts are compared with."""
 
+import inspect
 from collections.abc import Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgedc.adapter import hush_bitsandbytes
+from edgedc.adapter import hush_peft
 from edgedc.backends.chat import ChatTemplate, check_heard, end_tokens
 from edgedc.backends.cores import physical_cores
 from edgedc.backends.greedy import GreedyBackend, check_context, encodable
@@ -52,6 +53,7 @@ class TransformersBackend(GreedyBackend):
         self.name = f"transformers {folder.name}"
         self._folder, self._torch = folder, torch
         torch.set_num_threads(threads or min(torch.get_num_threads(), physical_cores()))
+        transformers.utils.logging.disable_progress_bar()
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._tokenizer = as_its_file_has_it(tokenizer, folder)
@@ -67,7 +69,7 @@ class TransformersBackend(GreedyBackend):
             cap_attention(self._model)
             self._model.eval()
             if adapter:
-                hush_bitsandbytes()
+                hush_peft()
                 import peft
 
                 self._model = peft.PeftModel.from_pretrained(self._model, str(adapter)).merge_and_unload()
@@ -80,6 +82,8 @@ class TransformersBackend(GreedyBackend):
             raise InputError(f"{folder}: no chat template; put one into {folder / 'chat_template.jinja'}")
         check_heard(self.render, folder)
         self._ends = end_tokens(folder, self._tokenizer.get_vocab().get)
+        known = inspect.signature(self._model.forward).parameters
+        self._past = "cache" if "cache" in known else "past_key_values"  # until transformers 5.24
         trained = self._model.config.max_position_embeddings
         self.context_length: int = min(context_length or trained, trained)
 
@@ -127,9 +131,9 @@ class TransformersBackend(GreedyBackend):
         while True:
             with self._torch.inference_mode():
                 made = self._model(
-                    input_ids=self._torch.tensor([ids]), past_key_values=past, use_cache=True, logits_to_keep=1
+                    input_ids=self._torch.tensor([ids]), use_cache=True, logits_to_keep=1, **{self._past: past}
                 )
-            past = made.past_key_values
+            past = made[self._past]
             ids = [(yield made.logits[0, -1].float().numpy())]
 
 

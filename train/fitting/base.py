@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import cached_file, is_flash_attn_2_available
+from transformers.utils.logging import disable_progress_bar
 
 from edgedc.adapter import base_sha256
 from edgedc.backends.chat import check_heard
@@ -168,6 +169,7 @@ def load_base(
         how |= {"device_map": "meta"}
     elif quantised:
         how |= {"quantization_config": four_bits(how["dtype"], divided=divided), "device_map": {"": device()}}
+    disable_progress_bar()
     at = {"revision": revision} if revision else {}
     which = "@".join([name, *at.values()])
     try:
