@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from test_export import edit_json, make_model, make_tokenizer
+from test_oracle import train_sentencepiece
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import AutoModelForCausalLM, FalconH1Config, Gemma3Config, Gemma3ForConditionalGeneration
 
@@ -115,6 +116,29 @@ def test_a_text_is_read_as_tokenizer_json_says(tmp_path: Path) -> None:
     assert tokenizer.convert_tokens_to_ids("<|end|>") == written.get_vocab_size()
     path = tmp_path / "student" / "tokenizer.json"
     assert prefix_of(path, json.loads(path.read_text("utf-8")))  # which GGUF has a place for
+
+
+def test_a_text_is_read_as_sentencepiece_says_where_there_is_no_tokenizer_json(tmp_path: Path) -> None:
+    """As in Vicuna's folder: a space before every stretch, whatever it begins with."""
+    pytest.importorskip("sentencepiece")
+    folder = make_model(tmp_path / "base", "llama")
+    (folder / "tokenizer.json").unlink()
+    train_sentencepiece(folder)
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer", **roles)
+    tokenizer, model = load_base(str(folder), dtype=torch.float32)
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    (space,), end = tokenizer.convert_tokens_to_ids(["▁"]), tokenizer.eos_token_id
+    assert ids(" How many") == [space, *ids("How many")]
+    assert ids("How</s>many</s> many") == [*ids("How"), end, *ids("many"), end, space, *ids("many")]
+    tokenizer.save_pretrained(tmp_path / "student")
+    model.save_pretrained(tmp_path / "student")
+    path = tmp_path / "student" / "tokenizer.json"
+    assert prefix_of(path, json.loads(path.read_text("utf-8"))) == "every"
+    assert TransformersBackend(tmp_path / "student", threads=1).tokenize("a</s> b") == ids("a</s> b")
 
 
 def test_nothing_is_said_while_a_model_runs(tmp_path: Path) -> None:

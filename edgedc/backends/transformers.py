@@ -1,6 +1,7 @@
 """Model folders, run by transformers, by default in float32: what exported artifacts are compared with."""
 
 import inspect
+import json
 from collections.abc import Generator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -162,11 +163,11 @@ def as_its_file_has_it(tokenizer: Any, folder: Path) -> Any:
     transformers 5 builds those of some classes anew from the vocabulary alone, and Llama 2's, Vicuna's or TinyLlama's
     then leave out the space before a text that begins with one. Tokens that only the configs name are added.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return tokenizer
     from tokenizers import Tokenizer
 
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return _as_sentencepiece_has_it(tokenizer, folder)
     built, written = tokenizer.backend_tokenizer, Tokenizer.from_file(str(path))
     written.no_truncation()
     written.no_padding()
@@ -176,6 +177,24 @@ def as_its_file_has_it(tokenizer: Any, folder: Path) -> Any:
         if written.token_to_id(token.content) is None:
             (written.add_special_tokens if token.special else written.add_tokens)([token])
     tokenizer._tokenizer = written
+    return tokenizer
+
+
+def _as_sentencepiece_has_it(tokenizer: Any, folder: Path) -> Any:
+    """Where there is only a tokenizer.model, as of Vicuna: transformers 4 built of it what SentencePiece does, a space
+    before every stretch of text. transformers 5 leaves that to a step that adds none to a text that begins with one.
+    """
+    from tokenizers import Tokenizer
+
+    state, settings = json.loads(tokenizer.backend_tokenizer.to_str()), folder / "tokenizer_config.json"
+    legacy = not settings.is_file() or read_object(settings).get("legacy") is not False
+    if (state["pre_tokenizer"] or {}).get("prepend_scheme") in ("always", "first") and legacy:
+        space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        state["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, space]}
+        state["pre_tokenizer"] = None
+        for token in state["added_tokens"]:
+            token["normalized"] &= not token["special"]  # else it would be sought behind a space
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
     return tokenizer
 
 
