@@ -142,8 +142,9 @@ def test_a_text_is_read_as_sentencepiece_says_where_there_is_no_tokenizer_json(t
 
 
 def test_nothing_is_said_while_a_model_runs(tmp_path: Path) -> None:
-    """By transformers, of bars and of names that it is about to drop."""
+    """By transformers, of bars, of names that it is about to drop, and of a class that a tokenizer is not of."""
     folder = make_model(tmp_path / "base", "llama")
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizerFast")  # as R1's distillates have it
     words = ("-m", "edgedc", "decompose", "--no-grammar", "--max-tokens", "3", "--model", str(folder), "How many?")
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode in (0, 1), done.stderr  # a random model writes no list

@@ -313,6 +313,16 @@ def test_full_tuning_writes_a_whole_model(model_folder, rows, tmp_path):
     backend.close()
 
 
+@pytest.mark.parametrize("flags", [(), ("--gradient-checkpointing",)])
+def test_a_run_says_its_steps_alone_and_its_student_keeps_a_cache(rows, tmp_path, flags):
+    """transformers 5 warns of the names of flags, and turns the cache off in the config while it trains."""
+    words = ("--from-scratch", "nano", "--vocabulary", "512", "--max-steps", "1", "--threads", "1", *flags)
+    command = [sys.executable, "-m", "edgedc", "train", *words, str(rows), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(line.startswith("  step ") for line in done.stderr.splitlines()), done.stderr
+    assert json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))["use_cache"]
+
+
 @pytest.mark.parametrize(
     "change", [{"packing": True}, {"accumulation": 4}, {"gradient_checkpointing": True}], ids=lambda c: next(iter(c))
 )

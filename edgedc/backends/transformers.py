@@ -2,7 +2,8 @@
 
 import inspect
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,7 +57,8 @@ class TransformersBackend(GreedyBackend):
         torch.set_num_threads(threads or min(torch.get_num_threads(), physical_cores()))
         transformers.utils.logging.disable_progress_bar()
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            with hushed():
+                tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._tokenizer = as_its_file_has_it(tokenizer, folder)
             self._model, read = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -155,6 +157,19 @@ def check_saved_by(folder: Path) -> None:
             f"{folder}: saved by transformers 5, which {installed} reads as another model: run  "
             "pip install 'transformers>=5'"
         )
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """transformers, while it reads a tokenizer: it tells of classes, and `as_its_file_has_it` goes by none."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def as_its_file_has_it(tokenizer: Any, folder: Path) -> Any:

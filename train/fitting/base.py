@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from edgedc.adapter import base_sha256
 from edgedc.backends.chat import check_heard
-from edgedc.backends.transformers import as_its_file_has_it, cap_attention, check_saved_by
+from edgedc.backends.transformers import as_its_file_has_it, cap_attention, check_saved_by, hushed
 from edgedc.bundle import check_layers, check_model_folder
 from edgedc.catalogue import find_weights
 from edgedc.errors import InputError, need
@@ -173,7 +173,9 @@ def load_base(
     at = {"revision": revision} if revision else {}
     which = "@".join([name, *at.values()])
     try:
-        tokenizer = as_its_file_has_it(AutoTokenizer.from_pretrained(name, **at), files_of(name, revision))
+        with hushed():
+            tokenizer = AutoTokenizer.from_pretrained(name, **at)
+        tokenizer = as_its_file_has_it(tokenizer, files_of(name, revision))
         model, read = AutoModelForCausalLM.from_pretrained(name, **at, **how, output_loading_info=True)
     except torch.OutOfMemoryError:
         raise

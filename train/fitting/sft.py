@@ -110,9 +110,11 @@ def train(
             warn(note)
     with alone(work, out), full_disk_told(work), full_memory_told(), _board(out, work) as board:
         watch, args = Watch(report, board), _arguments(work, settings, len(rows))
+        cached = getattr(model.config, "use_cache", True)
         trainer = SftTrainer(model, tokenizer, rows, held, settings, args, watch)
         trainer.go_on()
         trainer.take_best()
+        model.config.use_cache = cached  # which the Trainer turns off, and the student's folder would say
 
         history = trainer.state.log_history
         trained = _trained(out, history, trainer.best(), rows, left_out, model)
@@ -226,7 +228,9 @@ def _arguments(work: Path, settings: TrainSettings, rows: int) -> TrainingArgume
         steps = math.ceil(settings.epochs * math.ceil(rows / settings.batch_size))
     how: dict[str, Any] = {}
     if settings.gradient_checkpointing:
-        how = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+        new = hasattr(TrainingArguments, "activation_checkpointing")  # transformers 6 drops the old name
+        name = "activation_checkpointing" if new else "gradient_checkpointing"
+        how = {name: True, f"{name}_kwargs": {"use_reentrant": False}}
     bf16 = uses_bf16(settings)
     # transformers takes what an earlier run of this process, or its parent's, has left here before its own flag.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if bf16 else "no"
