@@ -21,6 +21,8 @@ from edgedc.errors import EdgedcError, InputError, MissingExtra
 from edgedc.files import sha256_of, write_text
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What the hub's library leaves of a file; from 2 on with a number of its own, under which nothing is gone on with.
+_LOST = re.compile(r"\.[0-9a-f]{8}\.incomplete$")
 _NAME = r"\w(?:[\w.-]*\w)?"
 _REPOSITORY = re.compile(f"{_NAME}/{_NAME}")
 _QUANTIZATION = re.compile(r"[-._]((?:I?Q\d\w*|F16|BF16|F32))\.gguf$", re.IGNORECASE)
@@ -100,7 +102,8 @@ def select(repository: Repository, pattern: str | None) -> list[RemoteFile]:
 def pull(repository: Repository, files: Sequence[RemoteFile], report: Callable[[str], None]) -> Path:
     """Fetch the files to `pulled()`; the folder that `edgedc decompose --model NAME` finds.
 
-    A killed download goes on where it stopped. What is there already, of the same commit, is compared with its hashes
+    A killed download goes on with the file that it was at, in the middle of that where the hub's library can, which 2
+    cannot. What is there already, of the same commit, is compared with its hashes
     and kept. Raises InputError when another commit of it is there, EdgedcError for a file that is not what the hub said
     or when the disk or the network fails; then nothing stands under the name.
     """
@@ -129,7 +132,7 @@ def pull(repository: Repository, files: Sequence[RemoteFile], report: Callable[[
 
 def missing_bytes(stage: Path, files: Sequence[RemoteFile]) -> int:
     """What is still to come, less what came of a file before its download was stopped."""
-    begun = sum(path.stat().st_size for path in stage.rglob("*.incomplete"))  # as the hub's library calls them
+    begun = sum(path.stat().st_size for path in stage.rglob("*.incomplete") if not _LOST.search(path.name))
     return max(0, sum(f.size for f in files if not (stage / f.name).is_file()) - begun)
 
 
@@ -233,7 +236,7 @@ def _asked(what: str, ask: Callable[[Any], Any]) -> Any:
         ) from error
     except Exception as error:  # of requests, httpx or httpx2: the library's versions each have their own
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            mend = "make room, and pull it again to go on from there"
+            mend = "make room, and pull it again: what came whole is kept"
             raise EdgedcError(f"{what}: cannot be written: {error.strerror}; {mend}") from error
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):

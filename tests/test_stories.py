@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from edgedc.backends.llamacpp import LlamaCppBackend
 from edgedc.backends.onnx import OnnxBackend
+from edgedc.backends.transformers import as_its_file_has_it
 from export.gguf.to_gguf import to_gguf
 from export.onnx.to_onnx import to_onnx
 
@@ -62,7 +63,7 @@ def stories(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     config.save_pretrained(folder)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     shutil.copyfile(data_folder / "stories260K" / "tok512.model", folder / "tokenizer.model")
-    LlamaTokenizerFast(str(folder / "tokenizer.model")).save_pretrained(folder)
+    as_its_file_has_it(LlamaTokenizerFast.from_pretrained(folder), folder).save_pretrained(folder)
     (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
     return folder
 
@@ -81,6 +82,7 @@ def test_the_gguf_tells_the_published_story(stories: Path, published: str, tmp_p
 
 
 def test_the_onnx_graph_tells_the_published_story(stories: Path, published: str, tmp_path: Path) -> None:
+    pytest.importorskip("optimum", reason="optimum, which needs transformers 4.57, is not installed")  # for its heads of 8
     to_onnx(stories, tmp_path, "fp32")
     backend = OnnxBackend(tmp_path / "model.onnx", stories, threads=1)
     told = backend.complete([BOS], max_tokens=256).text
