@@ -82,7 +82,8 @@ def test_the_gguf_tells_the_published_story(stories: Path, published: str, tmp_p
 
 
 def test_the_onnx_graph_tells_the_published_story(stories: Path, published: str, tmp_path: Path) -> None:
-    pytest.importorskip("optimum", reason="optimum, which needs transformers 4.57, is not installed")  # for its heads of 8
+    # Heads of 8 are optimum's.
+    pytest.importorskip("optimum", reason="optimum, which needs transformers 4.57, is not installed")
     to_onnx(stories, tmp_path, "fp32")
     backend = OnnxBackend(tmp_path / "model.onnx", stories, threads=1)
     told = backend.complete([BOS], max_tokens=256).text
