@@ -156,6 +156,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen3": {},
     "gemma3_text": {"sliding_window": 16, "num_hidden_layers": 7},
+    "gemma3_text-untied": {"sliding_window": 4096},  # longer than the context; the rope is of such a layer all the same
     "llama": {
         "rope_scaling": {
             "rope_type": "llama3",
@@ -262,6 +263,15 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
                 architectures=["Gemma3ForCausalLM"],
                 model_type="gemma3_text",
                 sliding_window=100,
+                layer_types=["sliding_attention", "full_attention"],
+            ),
+            "would give other layers of Gemma3ForCausalLM",
+        ),
+        (
+            _config(
+                architectures=["Gemma3ForCausalLM"],
+                model_type="gemma3_text",
+                sliding_window=4096,
                 layer_types=["sliding_attention", "full_attention"],
             ),
             "would give other layers of Gemma3ForCausalLM",

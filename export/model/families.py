@@ -94,14 +94,14 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Windows:
-    """How many tokens `layers` attend to: the window that the config has `named`, or the whole `context`.
+    """How many tokens the layers attend to: the `sliding` ones to `named`, the others to the whole `context`.
 
-    A window that is longer than the context, or switched off, counts as none.
+    A window that is longer than the context, or switched off, is as long as the context.
     """
 
     context: int
     named: int
-    layers: tuple[int, ...]
+    sliding: tuple[bool, ...]
 
 
 def is_known(model: Path) -> bool:
@@ -137,7 +137,7 @@ def read_windows(model: Path) -> Windows:
         off = kind.startswith("qwen") and not config.get("use_sliding_window")
         named = context if off else min(context, int(config.get("sliding_window") or context))
         sliding = _sliding_layers(kind, config, layers)
-    return Windows(context, named, tuple(named if slides else context for slides in sliding))
+    return Windows(context, named, tuple(sliding))
 
 
 def _settings(path: Path) -> tuple[str, dict[str, Any]]:

@@ -88,11 +88,11 @@ def check_model(model: Path, precision: str) -> None:
             f"with {head}; {other_ways(model)}"
         )
     windows = read_windows(model)
-    # The builder (0.15.2) gives the named window to every layer, but for every sixth of a Gemma. The gate's questions
-    # are shorter than most windows, and cannot tell.
-    sixth = 6 if architecture == "Gemma3ForCausalLM" else len(windows.layers) + 1
-    built = (windows.named if layer % sixth else windows.context for layer in range(1, len(windows.layers) + 1))
-    if windows.layers != tuple(built):
+    # The builder (0.15.2) gives the named window to every layer, but for every sixth of a Gemma, whose ropes go by that
+    # too. The gate's questions are shorter than most windows, and cannot tell.
+    gemma = architecture == "Gemma3ForCausalLM"
+    built = tuple(not gemma or layer % 6 > 0 for layer in range(1, len(windows.sliding) + 1))
+    if windows.sliding != built and (gemma or windows.named < windows.context):
         raise InputError(
             f"{model / 'config.json'}: ONNX Runtime GenAI's builder would give other layers of {architecture} the "
             f"sliding window of {windows.named} tokens than have it; {other_ways(model)}"
@@ -127,6 +127,9 @@ def build(model: str, out: Path, precision: str, provider: str, context_length: 
     cache = str(out / "cache")
     arguments = (None, model, str(out), precision, provider, cache)
     options: dict[str, Any] = {"hf_token": "false", "hf_remote": "false", **OPTIONS[precision]}
+    # From 0.18 on a sliding layer's cache would not run with less room than its window, and our backend makes as much
+    # as a prompt and its reply take.
+    options["windowed_kv_cache"] = "false"
     builder.check_extra_options(*arguments, options)
     _prepare(options["hf_details"]["hf_config"], Path(model), context_length)
     builder.create_model(*arguments, **options)
@@ -146,8 +149,7 @@ def _prepare(config: Any, model: Path, context_length: int) -> None:
     config.seq_length = context_length
     # From 0.18 on a window is given to the layers that are said to have one, which Mistral's config leaves unsaid.
     windows = read_windows(model)
-    slides = [window < windows.context for window in windows.layers]
-    config.layer_types = ["sliding_attention" if sliding else "full_attention" for sliding in slides]
+    config.layer_types = ["sliding_attention" if slides else "full_attention" for slides in windows.sliding]
     ropes = getattr(config, "rope_parameters", None) or {}
     if "full_attention" in ropes:  # Gemma 3's, from transformers 5 on
         config.rope_parameters = dict(ropes["full_attention"])
