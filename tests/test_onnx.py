@@ -316,6 +316,14 @@ def test_what_only_optimum_exports_names_its_extra(model_folder, tmp_path, monke
     check_onnx(model_folder, "fp32")
 
 
+def test_what_transformers_5_has_saved_is_not_sent_to_optimum(model_folder: Path, tmp_path: Path) -> None:
+    """Which has transformers 4.57 installed, and that refuses the folder."""
+    model = by_optimum(model_folder, tmp_path / "model")
+    edit_json(model / "tokenizer_config.json", tokenizer_class="TokenizersBackend")
+    with pytest.raises(InputError, match=r"saved by transformers 5, and optimum-onnx, .*: export it to GGUF, or train"):
+        check_onnx(model, "fp32")
+
+
 def test_rows_that_int4_cannot_pack_are_refused_before_the_work(tmp_path: Path) -> None:
     model = make_model(tmp_path / "odd", "llama", intermediate_size=80)  # three blocks of 32
     with pytest.raises(InputError, match=r"down_proj.weight has rows of 80 numbers, .*export it as int8"):

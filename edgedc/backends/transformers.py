@@ -146,17 +146,20 @@ def check_saved_by(folder: Path) -> None:
     transformers 4.57 takes 10,000 for a rope's base that stands under its new name, and says nothing.
     """
     installed = version("transformers")
-    if int(installed.split(".")[0]) >= 5:
-        return
-    config = read_object(folder / "config.json")
-    config = config.get("text_config") or config
-    tokenizer = folder / "tokenizer_config.json"
-    new = tokenizer.is_file() and read_object(tokenizer).get("tokenizer_class") == "TokenizersBackend"
-    if new or ("rope_parameters" in config and "rope_theta" not in config):
+    if int(installed.split(".")[0]) < 5 and is_saved_by_5(folder):
         raise InputError(
             f"{folder}: saved by transformers 5, which {installed} reads as another model: run  "
             "pip install 'transformers>=5'"
         )
+
+
+def is_saved_by_5(folder: Path) -> bool:
+    """Whether only transformers 5 reads this model folder as what it is."""
+    config = read_object(folder / "config.json")
+    config = config.get("text_config") or config
+    tokenizer = folder / "tokenizer_config.json"
+    new = tokenizer.is_file() and read_object(tokenizer).get("tokenizer_class") == "TokenizersBackend"
+    return new or ("rope_parameters" in config and "rope_theta" not in config)
 
 
 @contextmanager

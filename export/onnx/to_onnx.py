@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from edgedc.backends.transformers import is_saved_by_5
 from edgedc.child import in_child
 from edgedc.errors import InputError, need
 from edgedc.files import read_object
@@ -39,6 +40,11 @@ def check_onnx(model: Path, precision: str, provider: str = "cpu") -> None:
     check_precision(precision, provider)
     if exporter(model, precision) == "optimum":
         check_rope(model)
+        if is_saved_by_5(model):  # installing the extra would lead to a refusal of the folder
+            raise InputError(
+                f"{model}: saved by transformers 5, and optimum-onnx, which would make its graph, works with 4.57: "
+                "export it to GGUF, or train it again where the extra is:  pip install 'edgedc[optimum]'"
+            )
         need("optimum.exporters.onnx", "optimum-onnx", "optimum")
         return
     need("onnxruntime_genai", "onnxruntime-genai", "export")
