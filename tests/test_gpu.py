@@ -1,7 +1,7 @@
 """On an NVIDIA GPU: training in bfloat16 comes to what the CPU comes to, and what was exported for CUDA runs there.
 
-`make test-gpu` runs these, and no other target does; they have not met a GPU yet. Every command is a process of its own,
-as CUDA does not live on in one that is forked.
+`make test-gpu` runs these, no other target does, and they have not met a GPU yet. Every command is a process
+of its own, as CUDA does not live on in one that is forked.
 """
 
 import json
