@@ -6,16 +6,23 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from test_export import edit_json, make_model, make_tokenizer
 from test_oracle import train_sentencepiece
-from tokenizers import Tokenizer, decoders, models, normalizers, trainers
-from transformers import AutoModelForCausalLM, FalconH1Config, Gemma3Config, Gemma3ForConditionalGeneration
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    FalconH1Config,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
-from edgedc.backends.transformers import TransformersBackend
+from edgedc.backends.transformers import TransformersBackend, as_its_file_has_it
 from edgedc.errors import InputError
 from export.gguf.quantize import estimate
 from export.gguf.tensors import StoredTensor
@@ -139,6 +146,16 @@ def test_a_text_is_read_as_sentencepiece_says_where_there_is_no_tokenizer_json(t
     path = tmp_path / "student" / "tokenizer.json"
     assert prefix_of(path, json.loads(path.read_text("utf-8"))) == "every"
     assert TransformersBackend(tmp_path / "student", threads=1).tokenize("a</s> b") == ids("a</s> b")
+
+
+def test_a_tokenizer_of_another_kind_stays_as_it_is(tmp_path: Path) -> None:
+    """Without tokenizer.json: one in Python, and one that normalises or splits in a way of its own."""
+    assert as_its_file_has_it(slow := SimpleNamespace(is_fast=False), tmp_path) is slow
+    own = Tokenizer(models.Unigram([("▁a", -1.0), ("b", -2.0)], 0))
+    own.normalizer, own.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace(prepend_scheme="always")
+    fast = PreTrainedTokenizerFast(tokenizer_object=own)
+    before = fast.backend_tokenizer.to_str()
+    assert as_its_file_has_it(fast, tmp_path).backend_tokenizer.to_str() == before
 
 
 def test_nothing_is_said_while_a_model_runs(tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ def as_its_file_has_it(tokenizer: Any, folder: Path) -> Any:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
+    if not tokenizer.is_fast:  # one in Python, of transformers 4, which has no such file
+        return tokenizer
     if not path.is_file():
         return _as_sentencepiece_has_it(tokenizer, folder)
     built, written = tokenizer.backend_tokenizer, Tokenizer.from_file(str(path))
@@ -206,7 +208,8 @@ def _as_sentencepiece_has_it(tokenizer: Any, folder: Path) -> Any:
 
     state, settings = json.loads(tokenizer.backend_tokenizer.to_str()), folder / "tokenizer_config.json"
     legacy = not settings.is_file() or read_object(settings).get("legacy") is not False
-    if (state["pre_tokenizer"] or {}).get("prepend_scheme") in ("always", "first") and legacy:
+    step = {"type": "Metaspace", "replacement": "▁", "split": False}  # Llama's, and no other family's with Metaspace
+    if legacy and state["normalizer"] is None and step.items() <= (state["pre_tokenizer"] or {}).items():
         space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
         state["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, space]}
         state["pre_tokenizer"] = None
